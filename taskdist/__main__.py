@@ -1,0 +1,5 @@
+"""`python -m taskdist` is the command `taskdist`."""
+
+from taskdist.cli import main
+
+main()

@@ -1,0 +1,33 @@
+"""What runs a task: one handler per kind. An agent announces exactly the kinds that it has."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from taskdist.client import Work
+from taskdist.settings import AgentSettings
+
+Handler = Callable[[Work], Awaitable[bytes]]
+"""Runs a task and returns its result. Whatever it raises is a failure of that attempt."""
+
+
+class SimulatedFailure(Exception):
+    """A simulated task failed, as it was told to."""
+
+
+def built_in(settings: AgentSettings) -> dict[str, Handler]:
+    """The handlers of an agent that was given none."""
+
+    async def simulate(work: Work) -> bytes:
+        """Works for est_processing_time, then fails as often as the settings say.
+
+        Whether it fails is drawn from the seed, the task and the attempt, so that a run can be
+        repeated, whichever agent gets which task.
+        """
+        await asyncio.sleep(work.est_processing_time_s / settings.speed)
+        draw = random.Random(f"{settings.seed}/{work.sequence}/{work.attempt}").random()
+        if draw < settings.failure_rate:
+            raise SimulatedFailure(f"attempt {work.attempt} was drawn to fail")
+        return b""
+
+    return {"simulate": simulate}

@@ -1,0 +1,1 @@
+"""What applies commands durably. A backend finds and saves; `core` decides."""

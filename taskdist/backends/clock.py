@@ -1,0 +1,43 @@
+"""The two clocks of a backend, by name.
+
+`wall_us` is the system's and may jump. `served_us` is monotonic, leaves out the times in which this
+process did not run, and goes on after a restart from where it was saved: leases age by it alone.
+"""
+
+import time
+from collections.abc import Callable
+
+from taskdist.settings import DistributorSettings
+
+
+class Clock:
+    """Reads both clocks. Looked at at least every `tick_us`, else it takes the gap for a pause.
+
+    Args:
+        settings: says how long a gap is a pause.
+        wall_ns, monotonic_ns: the sources of time, nanoseconds.
+    """
+
+    def __init__(
+        self,
+        settings: DistributorSettings,
+        wall_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._pause_us = settings.pause_us
+        self._wall_ns = wall_ns
+        self._monotonic_ns = monotonic_ns
+        self._last_us = monotonic_ns() // 1_000
+        self._served_us = 0
+
+    def resume(self, served_us: int) -> None:
+        """Goes on from a served time that was saved."""
+        self._served_us = served_us
+        self._last_us = self._monotonic_ns() // 1_000
+
+    def read(self) -> tuple[int, int]:
+        """Wall and served time, microseconds. A pause counts as `pause_us` of served time."""
+        now_us = self._monotonic_ns() // 1_000
+        self._served_us += min(now_us - self._last_us, self._pause_us)
+        self._last_us = now_us
+        return self._wall_ns() // 1_000, self._served_us

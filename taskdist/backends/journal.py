@@ -1,0 +1,470 @@
+"""The journal: the tables of the embedded backend in SQLite, and its rows as values of the core.
+
+It knows SQL and nothing of rules. One connection writes and checkpoints. A row is decoded when it
+is read, so a bad one never blocks a start. `synchronous=FULL`: a commit that returns is on disk
+(SQLite's documentation, "PRAGMA synchronous"; NORMAL may lose commits of a WAL on power loss).
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+
+from taskdist.core.commands import Change
+from taskdist.core.errors import Damaged, StoreFailed, StoreUnusable
+from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
+from taskdist.settings import ATTEMPTS_KEPT_MAX
+
+APPLICATION_ID = 0x7461736B
+"""`task`, in the header of every journal: SQLite's way to tell whose file it is."""
+
+SCHEMA_VERSION = 1
+
+PAGE_BYTES = 4096
+"""SQLite's default, set all the same: the log is counted in pages."""
+
+_SCHEMA = """
+CREATE TABLE store (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    policy TEXT NOT NULL,
+    tiers TEXT NOT NULL,
+    served_us INTEGER NOT NULL,
+    newest_enqueued_us INTEGER NOT NULL,
+    last_sequence INTEGER NOT NULL
+) STRICT;
+CREATE TABLE task (
+    sequence INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    user_tier TEXT NOT NULL,
+    est_processing_time_us INTEGER NOT NULL,
+    retry_count INTEGER NOT NULL,
+    enqueued_at_us INTEGER NOT NULL,
+    max_retries INTEGER NOT NULL,
+    lost_count INTEGER NOT NULL,
+    hasty_releases INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    submitted_at_us INTEGER NOT NULL,
+    finished_at_us INTEGER,
+    content_hash BLOB
+) STRICT;
+CREATE TABLE data (sequence INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+CREATE TABLE result (sequence INTEGER PRIMARY KEY, result BLOB NOT NULL) STRICT;
+CREATE TABLE lease (
+    sequence INTEGER PRIMARY KEY,
+    lease_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    session TEXT NOT NULL,
+    started_at_us INTEGER NOT NULL,
+    started_us INTEGER NOT NULL,
+    term_us INTEGER NOT NULL,
+    run_timeout_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE attempt (
+    sequence INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    lease_id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    session TEXT NOT NULL,
+    started_at_us INTEGER NOT NULL,
+    ended_at_us INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    led_to TEXT NOT NULL,
+    error TEXT NOT NULL,
+    PRIMARY KEY (sequence, attempt)
+) STRICT, WITHOUT ROWID;
+"""
+
+TASK_COLUMNS = (
+    "sequence",
+    "id",
+    "state",
+    "queue",
+    "kind",
+    "user_tier",
+    "est_processing_time_us",
+    "retry_count",
+    "enqueued_at_us",
+    "max_retries",
+    "lost_count",
+    "hasty_releases",
+    "attempt",
+    "submitted_at_us",
+    "finished_at_us",
+    "content_hash",
+)
+SELECT_TASK = f"SELECT {', '.join('task.' + column for column in TASK_COLUMNS)} "
+LEASE_COLUMNS = "lease_id, agent_id, session, started_at_us, started_us, term_us, run_timeout_us"
+ATTEMPT_COLUMNS = (
+    "attempt, lease_id, agent_id, session, started_at_us, ended_at_us, outcome, led_to, error"
+)
+
+
+class BadRow(Damaged):
+    """A row cannot be decoded. It is set aside and reported; all else is served."""
+
+
+class Clocks(NamedTuple):
+    """What the journal keeps besides tasks."""
+
+    served_us: int
+    newest_enqueued_us: int
+    last_sequence: int
+
+
+def id_blob(task_id: str) -> bytes:
+    """The 16 bytes of a UUID."""
+    return bytes.fromhex(task_id.replace("-", ""))
+
+
+def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
+    """A task from the columns TASK_COLUMNS.
+
+    Raises:
+        BadRow: they are not those of a valid task.
+    """
+    try:
+        values = dict(zip(TASK_COLUMNS, row, strict=True))
+        digits = values["id"].hex()
+        values["id"] = "-".join(
+            (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+        )
+        return Task(lease=lease, **values)
+    except (ValueError, AttributeError) as error:
+        raise BadRow(f"task row {row[0]!r}: {error}") from None
+
+
+def decode_lease(row: tuple[Any, ...], expires_us: int) -> Lease:
+    """A lease from the columns LEASE_COLUMNS."""
+    return Lease(*(*row, expires_us))
+
+
+def decode_attempt(row: tuple[Any, ...]) -> Attempt:
+    """An attempt from the columns ATTEMPT_COLUMNS.
+
+    Raises:
+        BadRow: they are not those of an attempt.
+    """
+    try:
+        *head, outcome, led_to, error = row
+        return Attempt(*(*head, Outcome(outcome), TaskState(led_to), error))
+    except ValueError as reason:
+        raise BadRow(f"attempt row {row[:2]!r}: {reason}") from None
+
+
+class Journal:
+    """The rows of one store. `path` None keeps them in memory, which is SQLite's `:memory:`.
+
+    Raises:
+        StoreUnusable: the file cannot be used; the text says why.
+        StoreFailed: it is damaged.
+    """
+
+    def __init__(self, path: Path | None, policy: str, tiers: Iterable[str]) -> None:
+        self.path = path
+        self._owner_lock = _lock(path) if path else None
+        try:
+            self.connection = _open(path, policy, ",".join(tiers))
+        except BaseException:
+            self._unlock()
+            raise
+        self._log_pages = 0
+        if path:
+            # Called after each commit. It takes the place of SQLite's own automatic checkpoints.
+            self.connection.set_wal_hook(self._count_log)
+
+    def close(self) -> None:
+        """Copies the log into the database, closes it and gives up the lock."""
+        try:
+            if self.path:
+                self.checkpoint(truncate=True)
+            self.connection.close()
+        finally:
+            self._unlock()
+
+    def abandon(self) -> None:
+        """Closes without writing, after a failure."""
+        try:
+            self.connection.close(force=True)
+        finally:
+            self._unlock()
+
+    # --- reading, by the writer ---
+
+    def clocks(self) -> Clocks:
+        """What `commit` saved last."""
+        columns = "served_us, newest_enqueued_us, last_sequence"
+        return Clocks(*self.connection.execute(f"SELECT {columns} FROM store").get)
+
+    def task_by_id(self, task_id: str) -> Task | None:
+        """The task of this id, without its lease."""
+        query = SELECT_TASK + "FROM task WHERE id = ?"
+        for row in self.connection.execute(query, (id_blob(task_id),)):
+            return decode_task(row)
+        return None
+
+    def task_with_data(self, sequence: int) -> tuple[Task, bytes]:
+        """The task of this row, and its data.
+
+        Raises:
+            BadRow: it cannot be decoded, or is not there.
+        """
+        query = SELECT_TASK + ", data FROM task JOIN data USING (sequence) WHERE sequence = ?"
+        for *row, data in self.connection.execute(query, (sequence,)):
+            return decode_task(tuple(row)), data
+        raise BadRow(f"task row {sequence}: it, or its data, is missing")
+
+    def attempt(self, sequence: int, lease_id: str, agent_id: str) -> Attempt | None:
+        """The attempt under this lease; without a lease_id the last one of this agent."""
+        query = f"SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE sequence = ? "
+        if lease_id:
+            query, wanted = query + "AND lease_id = ?", lease_id
+        else:
+            query, wanted = query + "AND agent_id = ? ORDER BY attempt DESC LIMIT 1", agent_id
+        for row in self.connection.execute(query, (sequence, wanted)):
+            return decode_attempt(row)
+        return None
+
+    def result(self, sequence: int) -> bytes:
+        """The result of a task that succeeded."""
+        for (result,) in self.connection.execute(
+            "SELECT result FROM result WHERE sequence = ?", (sequence,)
+        ):
+            return bytes(result)
+        return b""
+
+    def leased(self, served_us: int) -> Iterator[Task | BadRow]:
+        """The leased tasks, each under its lease with a full term from now."""
+        query = SELECT_TASK + f", {LEASE_COLUMNS} FROM lease JOIN task USING (sequence)"
+        split = len(TASK_COLUMNS)
+        for row in self.connection.execute(query):
+            try:
+                lease = decode_lease(row[split:], 0).extended(served_us)
+                yield decode_task(row[:split], lease)
+            except (BadRow, TypeError) as error:
+                yield BadRow(str(error))
+
+    def ready(self, after: int, until: int) -> list[tuple[Any, ...]]:
+        """(queue, kind, retry_count, user_tier, est, enqueued, sequence) of the ready tasks whose
+        sequence is in (after, until]."""
+        query = (
+            "SELECT queue, kind, retry_count, user_tier, est_processing_time_us, enqueued_at_us,"
+            " sequence FROM task WHERE sequence > ? AND sequence <= ? AND state = 'ready'"
+        )
+        return self.connection.execute(query, (after, until)).fetchall()
+
+    # --- writing ---
+
+    def save(self, change: Change) -> int:
+        """Writes a change into the open transaction; begins one if there is none.
+
+        Returns:
+            How many rows it wrote.
+        """
+        before, after = change.before, change.after
+        rows = 0
+        if before is None:
+            rows += self._insert_task(after, change.data or b"")
+        elif _hot(before) != _hot(after):
+            rows += self._write(
+                "UPDATE task SET state = ?, retry_count = ?, lost_count = ?, hasty_releases = ?,"
+                " attempt = ?, finished_at_us = ?, enqueued_at_us = ? WHERE sequence = ?",
+                (*_hot(after), after.sequence),
+            )
+        old, new = before and before.lease, after.lease
+        if old and not new:
+            rows += self._write("DELETE FROM lease WHERE sequence = ?", (after.sequence,))
+        elif new and not old:
+            rows += self._insert_lease(after.sequence, new)
+        if change.attempt:
+            rows += self._insert_attempt(after.sequence, change.attempt)
+        if change.result is not None:
+            rows += self._write("INSERT INTO result VALUES (?, ?)", (after.sequence, change.result))
+        return rows
+
+    def commit(self, clocks: Clocks) -> None:
+        """Makes what was saved durable, with the clocks. Nothing to do if nothing was saved."""
+        if self.connection.in_transaction:
+            self.save_clocks(clocks)
+            self.connection.execute("COMMIT")
+
+    def save_clocks(self, clocks: Clocks) -> None:
+        """Writes the clocks into the open transaction; begins one if there is none."""
+        self._write(
+            "UPDATE store SET served_us = ?, newest_enqueued_us = ?, last_sequence = ?", clocks
+        )
+
+    def rollback(self) -> None:
+        """Undoes what was saved since the last commit."""
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def checkpoint(self, *, truncate: bool = False) -> None:
+        """Copies the log into the database as far as readers allow; may cut it to nothing."""
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
+        # A reader may be in the way: then the log stays as it is until the next time.
+        with suppress(apsw.BusyError):
+            self.connection.wal_checkpoint(mode=mode)
+
+    def log_bytes(self) -> int:
+        """How much of the write-ahead log is in use. Its file does not shrink when it is reused."""
+        return self._log_pages * PAGE_BYTES
+
+    def _count_log(self, connection: apsw.Connection, database: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _write(self, sql: str, values: tuple[Any, ...]) -> int:
+        if not self.connection.in_transaction:
+            self.connection.execute("BEGIN IMMEDIATE")
+        self.connection.execute(sql, values)
+        return 1
+
+    def _insert_task(self, task: Task, data: bytes) -> int:
+        values = (
+            id_blob(task.id) if column == "id" else getattr(task, column) for column in TASK_COLUMNS
+        )
+        marks = ", ".join("?" * len(TASK_COLUMNS))
+        rows = self._write(f"INSERT INTO task VALUES ({marks})", tuple(values))
+        return rows + self._write("INSERT INTO data VALUES (?, ?)", (task.sequence, data))
+
+    def _insert_lease(self, sequence: int, lease: Lease) -> int:
+        return self._write(
+            "INSERT INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                sequence,
+                lease.lease_id,
+                lease.agent_id,
+                lease.session,
+                lease.started_at_us,
+                lease.started_us,
+                lease.term_us,
+                lease.run_timeout_us,
+            ),
+        )
+
+    def _insert_attempt(self, sequence: int, attempt: Attempt) -> int:
+        rows = self._write(
+            "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                sequence,
+                attempt.attempt,
+                attempt.lease_id,
+                attempt.agent_id,
+                attempt.session,
+                attempt.started_at_us,
+                attempt.ended_at_us,
+                attempt.outcome,
+                attempt.led_to,
+                attempt.error,
+            ),
+        )
+        dropped = attempt.attempt - ATTEMPTS_KEPT_MAX
+        if dropped > 0:
+            rows += self._write(
+                "DELETE FROM attempt WHERE sequence = ? AND attempt <= ?", (sequence, dropped)
+            )
+        return rows
+
+    def _unlock(self) -> None:
+        if self._owner_lock is not None:
+            os.close(self._owner_lock)
+            self._owner_lock = None
+
+
+def _hot(task: Task) -> tuple[Any, ...]:
+    """The columns that change in a task's life."""
+    return (
+        task.state,
+        task.retry_count,
+        task.lost_count,
+        task.hasty_releases,
+        task.attempt,
+        task.finished_at_us,
+        task.enqueued_at_us,
+    )
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """A second connection, for reading only."""
+    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.execute("PRAGMA mmap_size = 0")
+    return connection
+
+
+def _lock(path: Path) -> int:
+    """Takes the owner lock: a file of our own, since SQLite's locks come and go with connections.
+
+    Returns:
+        The open file; the lock lasts until it is closed, or the process ends.
+    """
+    lock_path = f"{path}.lock"
+    try:
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnusable(f"the store {path} cannot be used: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock)
+        raise StoreUnusable(
+            f"the store {path} is in use by another distributor (process {owner})"
+        ) from None
+    os.truncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _open(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
+    try:
+        connection = apsw.Connection(os.fspath(path) if path else ":memory:")
+    except apsw.CantOpenError as error:
+        raise StoreUnusable(f"the store {path} cannot be opened: {error}") from None
+    try:
+        _prepare(connection, path, policy, tiers)
+    except BaseException as error:
+        connection.close(force=True)
+        if isinstance(error, apsw.NotADBError):
+            raise StoreUnusable(f"the store {path} is not a taskdist store: not SQLite") from None
+        if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
+            raise StoreUnusable(f"the store {path} cannot be written: {error}") from None
+        if isinstance(error, apsw.BusyError):
+            raise StoreUnusable(f"the store {path} is in use by another program") from None
+        if isinstance(error, apsw.Error):
+            raise StoreFailed(f"the store {path} cannot be read: {error}") from error
+        raise
+    return connection
+
+
+def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers: str) -> None:
+    owner = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    is_new = connection.pragma("page_count") == 0
+    if not is_new and owner != APPLICATION_ID:
+        raise StoreUnusable(f"the store {path} is not a taskdist store: some other SQLite file")
+    if version > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"the store {path} has version {version}, made by a newer taskdist; "
+            f"this one reads up to {SCHEMA_VERSION}"
+        )
+    connection.pragma("mmap_size", 0)
+    if path is not None:
+        connection.pragma("page_size", PAGE_BYTES)
+        connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    if is_new:
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", SCHEMA_VERSION)
+        connection.execute(_SCHEMA)
+        connection.execute("INSERT INTO store VALUES (1, ?, ?, 0, 0, 0)", (policy, tiers))
+    else:
+        connection.execute("UPDATE store SET policy = ?, tiers = ?", (policy, tiers))
+    connection.execute("COMMIT")

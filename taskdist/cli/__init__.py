@@ -1,0 +1,65 @@
+"""The command line: one file per group of verbs; here is how they are put together."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import taskdist
+from taskdist.cli.agent import agent
+from taskdist.cli.demo import demo
+from taskdist.cli.exits import explain
+from taskdist.cli.serve import serve
+from taskdist.cli.tasks import cancel, list_tasks, show, submit
+
+app = typer.Typer(
+    name="taskdist",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve)
+app.command()(agent)
+app.command()(submit)
+app.command("list")(list_tasks)
+app.command()(show)
+app.command()(cancel)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"taskdist {taskdist.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Distributes tasks of paying and free users to agents, in one exact order, durably.
+
+    Start a distributor with `taskdist serve`, one or more agents with `taskdist agent`, and give
+    them work with `taskdist submit`. `taskdist demo` shows all of it in 20 seconds.
+
+    Order: new before retry, paid before free, shorter before longer, older before newer.
+
+    Exit codes: 0 ok; 2 usage or invalid; 3 not found; 5 the awaited task failed; 6 wait timed out;
+    7 cancelled; 8 unreachable; 9 refused; 74 the store failed; 1 a bug.
+    """
+
+
+def main() -> None:
+    """The console script. A user's mistake is one line; only a bug has a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        line, code = explained
+        if line:
+            print(f"taskdist: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,106 @@
+"""`taskdist agent`."""
+
+from typing import Annotated
+
+import typer
+
+from taskdist.cli.options import Config
+
+
+def agent(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Its name in logs and histories. [default: host and process id]"),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="The distributor to work for. [default: 127.0.0.1:50051]"
+        ),
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="How many tasks to run at once. [default: 1]")
+    ] = None,
+    queues: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,…", help="The queues to take from. [default: default]"),
+    ] = None,
+    failure_rate: Annotated[
+        float | None,
+        typer.Option(help="How often simulated tasks fail, 0 to 1. [default: 0.3]"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="What simulated failures are drawn from. [default: 0]")
+    ] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option(help="How many times faster simulated tasks run. [default: 1]"),
+    ] = None,
+    drain_timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long a stop waits before it hands running tasks back. [default: 30s]",
+        ),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Run an agent: it takes tasks from a distributor and works on them.
+
+    It takes no more tasks than it has slots, keeps their leases alive while it works, and reports
+    how each run ended. When the distributor goes away it works on, and comes back with it.
+
+    It has one built-in kind, `simulate`: it works for the time that the task expects and then fails
+    with the probability --failure-rate.
+
+    SIGTERM or Ctrl-C drains it: no new tasks, running ones are finished, and handed back to the
+    distributor after --drain-timeout. A second one hands them back at once.
+
+    Example: taskdist agent gpu-1 --slots 4 --failure-rate 0
+    """
+    import asyncio
+    import re
+    import signal
+
+    from taskdist import logs
+    from taskdist.agent.handlers import built_in
+    from taskdist.agent.runtime import Agent
+    from taskdist.client import Client
+    from taskdist.settings import NAME_PATTERN, AgentSettings, SettingsError
+    from taskdist.signals import Signals
+
+    flags = {
+        "server": server,
+        "slots": slots,
+        "queues": queues,
+        "failure_rate": failure_rate,
+        "seed": seed,
+        "speed": speed,
+        "drain_timeout": drain_timeout,
+    }
+    settings = AgentSettings.load(flags, config=config)
+    agent_id = _default_name() if name is None else name
+    if not re.fullmatch(NAME_PATTERN, agent_id):
+        raise SettingsError(
+            f"NAME: {agent_id!r} is not allowed; allowed: 1 to 64 of A-Z a-z 0-9 . _ -"
+        )
+    logs.configure()
+
+    async def work() -> signal.Signals | None:
+        signals = Signals()
+        runner = Agent(agent_id, settings, built_in(settings), lambda: Client(settings.server))
+        finished = await runner.run(signals)
+        return None if finished else signals.asked_again.result()
+
+    cut_short_by = asyncio.run(work())
+    if cut_short_by is not None:
+        raise typer.Exit(128 + cut_short_by)
+
+
+def _default_name() -> str:
+    import os
+    import re
+    import socket
+
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:48]
+    return f"{host}-{os.getpid()}"

@@ -1,0 +1,5 @@
+"""`taskdist demo`."""
+
+
+def demo() -> None:
+    """Not yet."""

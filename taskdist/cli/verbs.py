@@ -1,0 +1,215 @@
+"""What `submit`, `list`, `show` and `cancel` do, once `tasks.py` has read their arguments."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from taskdist.cli import exits, output
+from taskdist.client import Client, TaskReport
+from taskdist.core.errors import TaskNotFound, Unavailable
+from taskdist.core.task import TaskState
+from taskdist.settings import ID_ENDING_LENGTH_MIN, SettingsError
+
+T = TypeVar("T")
+
+WATCH_AGAIN_S = 0.5
+"""Pause before a broken watch is begun again."""
+
+
+def run(server: str, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Does some work with a client of this server.
+
+    Raises:
+        SettingsError: the server is not HOST:PORT.
+    """
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise SettingsError(f"--server: {server!r} is not HOST:PORT")
+
+    async def with_client() -> T:
+        async with Client(server) as client:
+            return await work(client)
+
+    return asyncio.run(with_client())
+
+
+async def submit(
+    client: Client, task: dict[str, Any], *, wait: bool, timeout_s: float | None, json: bool
+) -> int:
+    """Submits a task, and waits for its end if told to. Returns the exit code."""
+    submitted = await client.submit(**task)
+    position = submitted.queue_position
+    if wait:
+        output.narrate(f"{submitted.task_id} {submitted.state}, position {position}")
+        return await _wait(client, submitted.task_id, timeout_s, json=json)
+    if json:
+        output.as_json(
+            {
+                "task_id": submitted.task_id,
+                "state": str(submitted.state),
+                "queue_position": position,
+            }
+        )
+    else:
+        output.table(
+            ("ID", "STATE", "POSITION"), [(submitted.task_id, submitted.state, str(position))]
+        )
+    return exits.OK
+
+
+async def _wait(client: Client, task_id: str, timeout_s: float | None, *, json: bool) -> int:
+    try:
+        async with asyncio.timeout(timeout_s):
+            task = await _watch_to_the_end(client, task_id)
+    except TimeoutError:
+        output.narrate(f"not finished within {output.seconds(timeout_s or 0)}; it goes on")
+        return exits.WAIT_TIMED_OUT
+    if json:
+        succeeded = task.state is TaskState.SUCCEEDED
+        result = output.result_dict(task.result) if succeeded else {}
+        error = None if succeeded else task.error or None
+        output.as_json({"task_id": task_id, "state": str(task.state), "error": error, **result})
+    elif task.state is TaskState.SUCCEEDED:
+        sys.stdout.buffer.write(task.result)
+        if task.result and sys.stdout.isatty():
+            print()
+    elif task.error:
+        output.narrate(task.error.rstrip())
+    ends = {TaskState.DEAD: exits.TASK_FAILED, TaskState.CANCELLED: exits.CANCELLED}
+    return ends.get(task.state, exits.OK)
+
+
+async def _watch_to_the_end(client: Client, task_id: str) -> TaskReport:
+    """Follows a task, also over restarts of the distributor."""
+    lost = False
+    while True:
+        try:
+            task = None
+            async for task in client.watch(task_id):
+                lost = False
+                failures = f", {task.retry_count} failed" if task.retry_count else ""
+                place = f", position {task.queue_position}" if task.queue_position else ""
+                output.narrate(f"{task.task_id} {task.state}{place}{failures}")
+            if task is not None and task.state.is_final:
+                return task
+        except Unavailable as reason:
+            if not lost:
+                output.narrate(f"{reason}; waiting for it")
+            lost = True
+        await asyncio.sleep(WATCH_AGAIN_S)
+
+
+async def list_tasks(client: Client, filters: dict[str, Any], limit: int, *, json: bool) -> None:
+    """Prints the newest tasks that pass the filters."""
+    tasks = []
+    async for task in client.list_tasks(**filters):
+        tasks.append(task)
+        if len(tasks) == limit:
+            break
+    if json:
+        output.as_json([output.task_dict(task) for task in tasks])
+        return
+    piped = not sys.stdout.isatty()
+    output.table(
+        ("ID", "STATE", "TIER", "TIME", "KIND", "QUEUE", "FAILED", "AGE"),
+        [
+            (
+                task.task_id,
+                task.state,
+                task.user_tier,
+                f"{task.est_processing_time_s:g}"
+                if piped
+                else output.seconds(task.est_processing_time_s),
+                task.kind,
+                task.queue,
+                str(task.retry_count) if piped else f"{task.retry_count} of {task.max_retries + 1}",
+                task.submitted_at.isoformat() if piped else output.ago(task.submitted_at),
+            )
+            for task in tasks
+        ],
+    )
+
+
+async def show(client: Client, ending: str, *, json: bool) -> None:
+    """Prints all that is kept of a task."""
+    task = await client.get(await _whole_id(client, ending))
+    if json:
+        output.as_json(
+            output.task_dict(task)
+            | {
+                "queue_position": task.queue_position,
+                "agent_id": task.agent_id or None,
+                "error": task.error or None,
+                "attempts": [output.attempt_dict(attempt) for attempt in task.attempts],
+            }
+            | (output.result_dict(task.result) if task.finished_at and task.result else {})
+        )
+        return
+    facts = [
+        ("id", task.task_id),
+        ("state", task.state + (f" by {task.agent_id}" if task.agent_id else "")),
+        ("position", str(task.queue_position) if task.queue_position else "-"),
+        ("tier", task.user_tier),
+        ("expected", output.seconds(task.est_processing_time_s)),
+        ("kind", task.kind),
+        ("queue", task.queue),
+        ("failures", f"{task.retry_count} of {task.max_retries + 1} allowed"),
+        ("lost leases", str(task.lost_count)),
+        ("submitted", task.submitted_at.isoformat()),
+        ("finished", task.finished_at.isoformat() if task.finished_at else "-"),
+        ("error", output.last_line(task.error) or "-"),
+        ("result", f"{len(task.result)} bytes" if task.result else "-"),
+    ]
+    output.table(("FIELD", "VALUE"), facts)
+    if task.attempts:
+        print()
+        output.table(
+            ("ATTEMPT", "AGENT", "STARTED", "TOOK", "OUTCOME", "ERROR"),
+            [
+                (
+                    str(attempt.attempt),
+                    attempt.agent_id,
+                    attempt.started_at.isoformat(),
+                    output.seconds(
+                        round((attempt.ended_at - attempt.started_at).total_seconds(), 3)
+                    ),
+                    attempt.outcome,
+                    output.last_line(attempt.error),
+                )
+                for attempt in task.attempts
+            ],
+        )
+
+
+async def cancel(client: Client, ending: str, *, json: bool) -> None:
+    """Cancels a task."""
+    task_id = await _whole_id(client, ending)
+    state = await client.cancel(task_id)
+    if json:
+        output.as_json({"task_id": task_id, "state": str(state)})
+    else:
+        output.table(("ID", "STATE"), [(task_id, state)])
+
+
+async def _whole_id(client: Client, ending: str) -> str:
+    """The id that ends so.
+
+    Raises:
+        SettingsError: several do, or it is too short.
+        TaskNotFound: none does.
+    """
+    if len(ending) == 36:
+        return ending
+    if len(ending) < ID_ENDING_LENGTH_MIN:
+        raise SettingsError(
+            f"ID: {ending!r} is too short; give {ID_ENDING_LENGTH_MIN} digits or more"
+        )
+    found = []
+    async for task in client.list_tasks(id_ending=ending):
+        found.append(task.task_id)
+        if len(found) > 1:
+            raise SettingsError(f"ID: several tasks end in {ending}: {', '.join(found)}, …")
+    if not found:
+        raise TaskNotFound(f"no task's id ends in {ending}")
+    return found[0]

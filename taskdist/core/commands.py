@@ -1,0 +1,200 @@
+"""What can be asked of the tasks, and answered, as values. What each leads to is in `decide.py`.
+
+A command says which tasks it needs; a backend finds them. A decision is the changes to save and the
+answer to speak once they are saved. Undo is the same changes reversed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from taskdist.core.task import Attempt, Outcome, Task, TaskState
+
+A_co = TypeVar("A_co", covariant=True)
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A task and where it stands."""
+
+    task: Task
+    position: int = 0
+    """1 is next in its queue; 0 when it is not ready. Filled in by who holds the TaskQueue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A task under a new lease, with its data."""
+
+    task: Task
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What an agent got: nothing, or up to as many as it had slots."""
+
+    grants: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The leases, of those asked about, that the agent still holds."""
+
+    lease_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What an outcome led to; the same again when it is repeated."""
+
+    outcome: Outcome
+    led_to: TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It was done, and there is no more to say."""
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[A_co]):
+    """Something asked; its parameter is the type of the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit(Command[Placed]):
+    """Add a task. Needs: the task of this id, if the client made it."""
+
+    task: Task
+    """Only what the submitter said is read."""
+    data: bytes
+    client_made_id: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Take(Command[Grants]):
+    """Lease up to `slots` tasks. Needs: the smallest of these lanes. Waits if there are none."""
+
+    agent_id: str
+    session: str
+    queues: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """None means any."""
+    slots: int
+    wait_us: int
+    token: str
+    """A random text, new for each command: with it lease ids cannot be guessed or used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat(Command[Held]):
+    """Start terms anew. Needs: the leased tasks of these leases, or with none, of this agent."""
+
+    agent_id: str
+    lease_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settle(Command[Settled]):
+    """End a lease. Needs: the task, the attempt that this lease became, the result."""
+
+    task_id: str
+    agent_id: str
+    lease_id: str
+    """Empty: the agent did not send it."""
+    outcome: Outcome
+    """SUCCEEDED, FAILED or RELEASED."""
+    result: bytes = b""
+    error: str = ""
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Command[Placed]):
+    """End a live task. Needs: the task."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Locate(Command[Placed]):
+    """Say where a task stands. Needs: the task."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expire(Command[Done]):
+    """End the leases whose time is up. Needs: their tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack(Command[Done]):
+    """Undo leases whose answer never reached the agent. Needs: their tasks."""
+
+    lease_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopTakes(Command[Done]):
+    """The server stops: answer all that wait for a task with nothing, refuse any further `Take`."""
+
+
+# --- what a decision is made of ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The moment of decision."""
+
+    wall_us: int
+    """The system's clock; may jump."""
+    served_us: int
+    """Monotonic, without the pauses of the distributor; goes on over restarts."""
+    enqueue_us: int
+    """The later of the wall clock and the newest enqueued_at given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a backend found for a command; each command's docstring says what it needs."""
+
+    tasks: Sequence[Task] = ()
+    data: Sequence[bytes] = ()
+    """Of the tasks, one for one, if the command hands it out or compares it."""
+    attempt: Attempt | None = None
+    result: bytes = b""
+    """Of the attempt, if it succeeded."""
+    next_sequence: int = 0
+    waiting: int = 0
+    """How many tasks wait."""
+    lanes: int = 0
+    """How many lanes there would be with the new task's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A task before and after. `before` is None for a new one."""
+
+    before: Task | None
+    after: Task
+    attempt: Attempt | None = None
+    """The attempt that ended with this change."""
+    data: bytes | None = None
+    """Of a new task."""
+    result: bytes | None = None
+    """Of a task that succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a command leads to."""
+
+    answer: Any
+    changes: list[Change] = field(default_factory=list)

@@ -1,0 +1,274 @@
+"""What each command leads to: the rules of taskdist, each of them once.
+
+`decide(command, found, moment, settings)` answers with the changes to save and what to tell the
+caller, or raises `Refused`. It does nothing itself. Each rule's states come from `lifecycle`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from taskdist.core.commands import (
+    Cancel,
+    Change,
+    Command,
+    Decision,
+    Done,
+    Expire,
+    Found,
+    Grant,
+    Grants,
+    Heartbeat,
+    Held,
+    Locate,
+    Moment,
+    Placed,
+    Settle,
+    Settled,
+    StopTakes,
+    Submit,
+    Take,
+    TakeBack,
+)
+from taskdist.core.errors import (
+    BadField,
+    Exhausted,
+    InvalidFields,
+    LeaseNotHeld,
+    TaskIdTaken,
+    TaskNotFound,
+)
+from taskdist.core.lifecycle import Event, step
+from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState, content_hash
+from taskdist.settings import LANES_MAX, DistributorSettings
+
+Decide = Callable[[Any, Found, Moment, DistributorSettings], Decision]
+
+
+def decide(
+    command: Command[Any], found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    """What this command leads to, at this moment, given what was found for it.
+
+    Raises:
+        Refused: it cannot be done; nothing changes.
+    """
+    return _DECIDE[type(command)](command, found, moment, settings)
+
+
+def _submit(
+    command: Submit, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    wish = command.task
+    fingerprint = content_hash(wish, command.data) if command.client_made_id else None
+    if found.tasks:
+        if found.tasks[0].content_hash != fingerprint:
+            raise TaskIdTaken(f"task_id {wish.id} belongs to a task of different content")
+        return Decision(Placed(found.tasks[0]))
+    if found.waiting >= settings.tasks_waiting_max:
+        raise Exhausted(f"{found.waiting} tasks are waiting, the most that may")
+    if found.lanes > LANES_MAX:
+        raise Exhausted(f"tasks of {LANES_MAX} (queue, kind) pairs are waiting, the most that may")
+    task = wish.evolve(
+        content_hash=fingerprint,
+        sequence=found.next_sequence,
+        state=step(None, Event.SUBMIT, TaskState.READY),
+        submitted_at_us=moment.wall_us,
+        enqueued_at_us=moment.enqueue_us,
+    )
+    return Decision(Placed(task), [Change(None, task, data=command.data)])
+
+
+def _take(command: Take, found: Found, moment: Moment, settings: DistributorSettings) -> Decision:
+    grants, changes = [], []
+    for task, data in zip(found.tasks, found.data, strict=True):
+        attempt = task.attempt + 1
+        estimated_us = settings.run_timeout_factor * task.est_processing_time_us
+        lease = Lease(
+            lease_id=f"{command.token}-{task.sequence}-{attempt}",
+            agent_id=command.agent_id,
+            session=command.session,
+            started_at_us=moment.wall_us,
+            started_us=moment.served_us,
+            term_us=settings.lease_us,
+            run_timeout_us=max(settings.run_timeout_us, estimated_us),
+            expires_us=moment.served_us + settings.lease_us,
+        )
+        state = step(task.state, Event.LEASE, TaskState.LEASED)
+        leased = task.evolve(state=state, attempt=attempt, lease=lease)
+        grants.append(Grant(leased, data))
+        changes.append(Change(task, leased))
+    return Decision(Grants(tuple(grants)), changes)
+
+
+def _heartbeat(
+    command: Heartbeat, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    if not command.lease_ids:
+        _require_lease_id("lease_ids", "", settings)
+    held, changes = [], []
+    for task in found.tasks:
+        lease = task.lease
+        if lease is None or lease.agent_id != command.agent_id:
+            continue
+        step(task.state, Event.HEARTBEAT, TaskState.LEASED)
+        held.append(lease.lease_id)
+        changes.append(Change(task, task.evolve(lease=lease.extended(moment.served_us))))
+    return Decision(Held(tuple(held)), changes)
+
+
+def _settle(
+    command: Settle, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    _require_lease_id("lease_id", command.lease_id, settings)
+    if not found.tasks:
+        raise TaskNotFound(f"no task has the id {command.task_id}")
+    task = found.tasks[0]
+    lease = task.lease
+    if lease is None or lease.agent_id != command.agent_id:
+        return _repeated(command, found)
+    if command.lease_id not in ("", lease.lease_id):
+        return _repeated(command, found)
+    end = {
+        Outcome.SUCCEEDED: _succeed,
+        Outcome.FAILED: _fail,
+        Outcome.RELEASED: _release,
+    }[command.outcome]
+    after = end(command, task, lease, moment, settings)
+    attempt = _ended(task, after, command.outcome, moment, command.error)
+    result = command.result if command.outcome is Outcome.SUCCEEDED else None
+    change = Change(task, after, attempt, result=result)
+    return Decision(Settled(command.outcome, after.state), [change])
+
+
+def _repeated(command: Settle, found: Found) -> Decision:
+    """An outcome without a live lease: fine if this same one was accepted before."""
+    attempt = found.attempt
+    same = (
+        attempt is not None
+        and attempt.agent_id == command.agent_id
+        and attempt.outcome is command.outcome
+        and attempt.error == command.error
+        and (attempt.outcome is not Outcome.SUCCEEDED or found.result == command.result)
+    )
+    if attempt is None or not same:
+        lease = f"lease {command.lease_id}" if command.lease_id else "a lease"
+        raise LeaseNotHeld(
+            f"agent {command.agent_id} does not hold {lease} of task {command.task_id}, "
+            f"which is {found.tasks[0].state}"
+        )
+    return Decision(Settled(attempt.outcome, attempt.led_to))
+
+
+def _succeed(
+    command: Settle, task: Task, lease: Lease, moment: Moment, settings: DistributorSettings
+) -> Task:
+    state = step(task.state, Event.SUCCEED, TaskState.SUCCEEDED)
+    return _end_lease(task, state, moment)
+
+
+def _fail(
+    command: Settle, task: Task, lease: Lease, moment: Moment, settings: DistributorSettings
+) -> Task:
+    failures = task.retry_count + 1
+    again = command.retryable and failures <= task.max_retries
+    state = step(task.state, Event.FAIL, TaskState.READY if again else TaskState.DEAD)
+    return _end_lease(task, state, moment, retry_count=failures)
+
+
+def _release(
+    command: Settle, task: Task, lease: Lease, moment: Moment, settings: DistributorSettings
+) -> Task:
+    hasty = moment.served_us - lease.started_us < settings.hasty_release_us
+    releases = task.hasty_releases + hasty
+    wanted = releases < settings.hasty_releases_max
+    state = step(task.state, Event.RELEASE, TaskState.READY if wanted else TaskState.DEAD)
+    return _end_lease(task, state, moment, hasty_releases=releases)
+
+
+def _cancel(
+    command: Cancel, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    if not found.tasks:
+        raise TaskNotFound(f"no task has the id {command.task_id}")
+    task = found.tasks[0]
+    state = step(task.state, Event.CANCEL, TaskState.CANCELLED)
+    after = _end_lease(task, state, moment)
+    attempt = _ended(task, after, Outcome.CANCELLED, moment) if task.lease else None
+    return Decision(Placed(after), [Change(task, after, attempt)])
+
+
+def _locate(
+    command: Locate, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    if not found.tasks:
+        raise TaskNotFound(f"no task has the id {command.task_id}")
+    return Decision(Placed(found.tasks[0]))
+
+
+def _expire(
+    command: Expire, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    changes = []
+    for task in found.tasks:
+        lost = task.lost_count + 1
+        target = TaskState.READY if lost < settings.max_lost else TaskState.DEAD
+        state = step(task.state, Event.EXPIRE, target)
+        after = _end_lease(task, state, moment, lost_count=lost)
+        changes.append(Change(task, after, _ended(task, after, Outcome.LOST, moment)))
+    return Decision(Done(), changes)
+
+
+def _take_back(
+    command: TakeBack, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    changes = []
+    for task in found.tasks:
+        state = step(task.state, Event.RELEASE, TaskState.READY)
+        after = _end_lease(task, state, moment, attempt=task.attempt - 1)
+        changes.append(Change(task, after))
+    return Decision(Done(), changes)
+
+
+def _stop_takes(
+    command: StopTakes, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    return Decision(Done())
+
+
+def _require_lease_id(name: str, lease_id: str, settings: DistributorSettings) -> None:
+    if settings.require_lease_id and not lease_id:
+        raise InvalidFields([BadField(name, "required by this distributor (--require-lease-id)")])
+
+
+def _end_lease(task: Task, state: TaskState, moment: Moment, **changes: object) -> Task:
+    finished_at_us = moment.wall_us if state.is_final else None
+    return task.evolve(state=state, lease=None, finished_at_us=finished_at_us, **changes)
+
+
+def _ended(task: Task, after: Task, outcome: Outcome, moment: Moment, error: str = "") -> Attempt:
+    lease = task.lease
+    assert lease is not None
+    return Attempt(
+        attempt=task.attempt,
+        lease_id=lease.lease_id,
+        agent_id=lease.agent_id,
+        session=lease.session,
+        started_at_us=lease.started_at_us,
+        ended_at_us=moment.wall_us,
+        outcome=outcome,
+        led_to=after.state,
+        error=error,
+    )
+
+
+_DECIDE: dict[type[Command[Any]], Decide] = {
+    Submit: _submit,
+    Take: _take,
+    Heartbeat: _heartbeat,
+    Settle: _settle,
+    Cancel: _cancel,
+    Locate: _locate,
+    Expire: _expire,
+    TakeBack: _take_back,
+    StopTakes: _stop_takes,
+}

@@ -1,0 +1,93 @@
+"""LeaseTable: the live leases, each with its task, and which of them are due to end.
+
+A heartbeat costs O(1): it changes the lease and leaves its entry in the timetable where it was. An
+entry that comes up too early is put back at the lease's true end. Every lease has one entry.
+"""
+
+from collections.abc import Iterator
+
+from sortedcontainers import SortedList
+
+from taskdist.core.task import Task
+
+
+class LeaseTable:
+    """The leased tasks, by lease, by task and by agent."""
+
+    def __init__(self) -> None:
+        self._by_lease: dict[str, Task] = {}
+        self._by_task: dict[str, Task] = {}
+        self._by_agent: dict[str, set[str]] = {}
+        self._timetable: SortedList[tuple[int, str]] = SortedList()
+        self._entries: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_lease)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._by_lease.values())
+
+    def of_lease(self, lease_id: str) -> Task | None:
+        """The task under this lease."""
+        return self._by_lease.get(lease_id)
+
+    def of_task(self, task_id: str) -> Task | None:
+        """The leased task with this id."""
+        return self._by_task.get(task_id)
+
+    def of_agent(self, agent_id: str) -> list[Task]:
+        """The tasks whose leases this agent holds."""
+        return [self._by_lease[lease_id] for lease_id in sorted(self._by_agent.get(agent_id, ()))]
+
+    def put(self, task: Task) -> None:
+        """Adds a leased task, or replaces it by a later version under the same lease."""
+        lease = task.lease
+        assert lease is not None
+        self._by_lease[lease.lease_id] = task
+        self._by_task[task.id] = task
+        self._by_agent.setdefault(lease.agent_id, set()).add(lease.lease_id)
+        entry_us = self._entries.get(lease.lease_id)
+        if entry_us is None or entry_us > lease.expires_us:
+            self._schedule(lease.lease_id, lease.expires_us)
+
+    def remove(self, task: Task) -> None:
+        """Takes a leased task out."""
+        lease = task.lease
+        assert lease is not None
+        del self._by_lease[lease.lease_id]
+        del self._by_task[task.id]
+        held = self._by_agent[lease.agent_id]
+        held.remove(lease.lease_id)
+        if not held:
+            del self._by_agent[lease.agent_id]
+        self._timetable.remove((self._entries.pop(lease.lease_id), lease.lease_id))
+
+    def due(self, now_us: int) -> list[Task]:
+        """The tasks whose lease's time is up, the earliest first."""
+        over = []
+        while self._timetable and self._timetable[0][0] <= now_us:
+            _, lease_id = self._timetable[0]
+            expires_us = self._expires_us(lease_id)
+            if expires_us <= now_us:
+                over.append((expires_us, lease_id))
+                # Out of the way for now; `remove` finds the entry by its new time.
+                self._schedule(lease_id, now_us + 1)
+            else:
+                self._schedule(lease_id, expires_us)
+        return [self._by_lease[lease_id] for _, lease_id in sorted(over)]
+
+    def next_due_us(self) -> int | None:
+        """A time before which no lease is due; None when there are no leases."""
+        return self._timetable[0][0] if self._timetable else None
+
+    def _expires_us(self, lease_id: str) -> int:
+        lease = self._by_lease[lease_id].lease
+        assert lease is not None
+        return lease.expires_us
+
+    def _schedule(self, lease_id: str, at_us: int) -> None:
+        entry_us = self._entries.get(lease_id)
+        if entry_us is not None:
+            self._timetable.remove((entry_us, lease_id))
+        self._entries[lease_id] = at_us
+        self._timetable.add((at_us, lease_id))

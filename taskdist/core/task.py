@@ -1,0 +1,140 @@
+"""The task: what the submitter said, where it is in its life, and the lease and attempts it had.
+
+Not here: its data and result, opaque bytes that never live in memory for longer than a request.
+The one invariant: `lease` is set exactly when `state` is `leased`.
+"""
+
+import hashlib
+import struct
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from taskdist.settings import (
+    EST_PROCESSING_TIME_MAX_US,
+    MAX_RETRIES_DEFAULT,
+    MAX_RETRIES_MAX,
+    NAME_PATTERN,
+)
+
+
+class TaskState(StrEnum):
+    """Where a task is in its life; `lifecycle.TRANSITIONS` says how it gets from one to another."""
+
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    LEASED = "leased"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing but an explicit redrive leads out of it."""
+        return self in (TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED)
+
+
+class Outcome(StrEnum):
+    """How a lease ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RELEASED = "released"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to one run of a task. Times are on the served clock unless said."""
+
+    lease_id: str
+    """Opaque; the fencing token."""
+    agent_id: str
+    session: str
+    """The agent's process, or empty if it did not say."""
+    started_at_us: int
+    """Wall clock, for people."""
+    started_us: int
+    term_us: int
+    """How long it lasts without a heartbeat."""
+    run_timeout_us: int
+    """How long one run may take in all."""
+    expires_us: int
+    """When it may be ended. It ends when `expire` is applied, not when a clock passes this."""
+
+    def extended(self, now_us: int) -> "Lease":
+        """The same lease with its term begun anew, never past the run timeout and one term."""
+        latest_us = self.started_us + self.run_timeout_us + self.term_us
+        return replace(self, expires_us=min(now_us + self.term_us, latest_us))
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A lease that has ended. Times are on the wall clock."""
+
+    attempt: int
+    """1 for the task's first."""
+    lease_id: str
+    agent_id: str
+    session: str
+    started_at_us: int
+    ended_at_us: int
+    outcome: Outcome
+    led_to: TaskState
+    """The task's state right after; what a repeat of the outcome is answered with."""
+    error: str = ""
+    """Of a failure."""
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Task(BaseModel):
+    """A unit of work, validated where it enters: from the wire, and from the journal's rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    # What the submitter said.
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    user_tier: Name
+    est_processing_time_us: Annotated[int, Field(ge=0, le=EST_PROCESSING_TIME_MAX_US)]
+    kind: Name = "simulate"
+    queue: Name = "default"
+    max_retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_MAX)] = MAX_RETRIES_DEFAULT
+    content_hash: bytes | None = None
+    """Of a task whose client made the id: what a repeated submit must agree with."""
+
+    # Where it is in its life.
+    sequence: Count = 0
+    """Its number in the order of submission, from 1; also its row in the journal."""
+    state: TaskState = TaskState.READY
+    retry_count: Count = 0
+    """Reported failures so far."""
+    lost_count: Count = 0
+    """Leases that ended because nobody spoke in time; never counted as failures."""
+    hasty_releases: Count = 0
+    """Hand-backs right after the lease; bounded, or an unwanted task goes round for ever."""
+    attempt: Count = 0
+    """Runs begun so far."""
+    submitted_at_us: Count = 0
+    """Wall clock, for people."""
+    enqueued_at_us: Count = 0
+    """From when its age counts. Never less than that of an earlier task."""
+    finished_at_us: Count | None = None
+    """Wall clock; set when the state is final."""
+    lease: Lease | None = None
+
+    def evolve(self, **changes: object) -> "Task":
+        """A copy with these fields changed. The changes are ours and are not validated again."""
+        return self.model_copy(update=changes)
+
+
+def content_hash(task: Task, data: bytes) -> bytes:
+    """16 bytes that two submits share when the submitter said the same in both."""
+    head = "\0".join((task.user_tier, task.kind, task.queue)).encode()
+    numbers = struct.pack(">QQ", task.est_processing_time_us, task.max_retries)
+    return hashlib.blake2b(numbers + head + b"\0" + data, digest_size=16).digest()

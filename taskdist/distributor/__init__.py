@@ -1,0 +1,1 @@
+"""The distributor: gRPC in front of a backend."""

@@ -1,0 +1,167 @@
+"""The wiring of a distributor: a backend, the services, a socket; its start and its stop."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from grpclib.health.check import ServiceStatus
+from grpclib.health.service import OVERALL, Health
+from grpclib.reflection.service import ServerReflection
+
+from taskdist.backends.embedded import EmbeddedBackend
+from taskdist.backends.protocol import Backend
+from taskdist.core import commands
+from taskdist.core.commands import Change
+from taskdist.core.task import Outcome, TaskState
+from taskdist.distributor.service import TaskDistributorService
+from taskdist.distributor.transport import Server, listening_socket
+from taskdist.distributor.watches import Watches
+from taskdist.settings import ATTEMPTS_KEPT_MAX, SECOND_US, DistributorSettings, SettingsError
+from taskdist.signals import Signals
+from taskdist.wire.codec import descriptor_pool
+
+log = structlog.get_logger()
+
+
+class Distributor:
+    """A backend and the server in front of it. Also the backend's listener.
+
+    Args:
+        settings: all that can be set.
+        backend: keeps the tasks; the one that `settings.store` names unless given.
+    """
+
+    def __init__(self, settings: DistributorSettings, backend: Backend | None = None) -> None:
+        self.settings = settings
+        self._backend = backend or EmbeddedBackend(settings)
+        self._watches = Watches(settings.watches_max)
+        self._status = ServiceStatus()
+        service = TaskDistributorService(self._backend, settings, self._watches)
+        health = Health({OVERALL: [self._status], service: [self._status]})
+        services: list[Any] = [service, health]
+        services = ServerReflection.extend(services, pool=descriptor_pool())
+        self.server = Server(services)
+        self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    async def open(self) -> None:
+        """Opens the store.
+
+        Raises:
+            StoreUnusable: it cannot be opened.
+            StoreFailed: it is damaged.
+        """
+        await self._backend.open(self)
+        self._status.set(True)
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Serves on a bound socket."""
+        await self.server.start(sock=sock)
+
+    async def stop(self, grace_s: float) -> None:
+        """Answers long-polls, lets calls under way end, closes connections and the store."""
+        self._status.set(False)
+        self._watches.stop()
+        if not self.failure.done():
+            await self._backend.apply(commands.StopTakes())
+        cut_off = await self.server.drain(grace_s)
+        if cut_off:
+            log.warning("calls cut off", count=cut_off, grace_s=grace_s)
+        await self._backend.close()
+
+    # --- as the backend's listener ---
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """Tells watchers, and logs what people want to know of."""
+        self._watches.changed(changes)
+        for change in changes:
+            if change.attempt is not None:
+                _log_end(change)
+
+    def failed(self, error: BaseException) -> None:
+        """The store is gone: the process has to end."""
+        self._status.set(False)
+        if not self.failure.done():
+            self.failure.set_result(error)
+
+
+def _log_end(change: Change) -> None:
+    task, attempt = change.after, change.attempt
+    assert attempt is not None
+    if attempt.outcome is Outcome.LOST:
+        log.warning(
+            "lease lost", task_id=task.id, agent_id=attempt.agent_id, lost_count=task.lost_count
+        )
+    if task.state is TaskState.DEAD:
+        log.warning(
+            "task dead",
+            task_id=task.id,
+            kind=task.kind,
+            retry_count=task.retry_count,
+            lost_count=task.lost_count,
+            hasty_releases=task.hasty_releases,
+        )
+    if attempt.attempt == ATTEMPTS_KEPT_MAX + 1:
+        log.warning("history cut", task_id=task.id, attempts_kept=ATTEMPTS_KEPT_MAX)
+
+
+def bind(settings: DistributorSettings) -> socket.socket:
+    """A socket bound to `settings.listen`.
+
+    Raises:
+        SettingsError: the address cannot be had, or is beyond loopback without `--insecure`.
+    """
+    host, _, port = settings.listen.rpartition(":")
+    host = host.strip("[]")
+    if int(port) > 65_535:
+        raise SettingsError(f"--listen {settings.listen}: allowed ports: 0 to 65535")
+    try:
+        sock = listening_socket(host, int(port))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SettingsError(f"--listen {settings.listen}: {reason}") from None
+    address = sock.getsockname()[0]
+    if not (ipaddress.ip_address(address).is_loopback or settings.insecure):
+        sock.close()
+        raise SettingsError(
+            f"--listen {settings.listen}: is reachable from other machines, and there are no "
+            "credentials yet; listen on 127.0.0.1, or say --insecure"
+        )
+    return sock
+
+
+async def serve(settings: DistributorSettings) -> None:
+    """Runs a distributor until SIGTERM or SIGINT, or until its store fails.
+
+    Raises:
+        SettingsError, StoreUnusable: it cannot start.
+        StoreFailed: the store failed.
+    """
+    sock = bind(settings)
+    try:
+        distributor = Distributor(settings)
+        await distributor.open()
+    except BaseException:
+        sock.close()
+        raise
+    stop = Signals()
+    await distributor.listen(sock)
+    host, port = sock.getsockname()[:2]
+    log.info("serving", address=f"{host}:{port}", store=settings.store, tiers=list(settings.tiers))
+    await _first(stop.asked, distributor.failure)
+    if distributor.failure.done():
+        await distributor.stop(0)
+        raise distributor.failure.result()
+    log.info("stopping", signal=stop.asked.result().name)
+    stopping = asyncio.ensure_future(distributor.stop(settings.drain_us / SECOND_US))
+    await _first(stopping, stop.asked_again)
+    if not stopping.done():
+        raise SystemExit(128 + stop.asked_again.result())
+    stopping.result()
+    log.info("stopped")
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,149 @@
+"""The verbs of the contract: convert, apply, convert. There is no `if` about tasks in here."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+import uuid_utils
+from grpclib import const
+
+from taskdist.backends.protocol import Backend
+from taskdist.core import commands
+from taskdist.core.queries import GetTask
+from taskdist.core.task import Task, TaskState
+from taskdist.distributor.transport import AnyStream, first_message, is_gone
+from taskdist.distributor.watches import Watches
+from taskdist.settings import NAMELESS_AGENTS_REMEMBERED_MAX, DistributorSettings
+from taskdist.wire import convert
+from taskdist.wire import messages as wire
+
+log = structlog.get_logger()
+
+TOKEN_BYTES = 8
+"""Random bytes in a lease_id: it cannot be guessed, and is none of an earlier store's."""
+
+
+class TaskDistributorService(wire.TaskDistributorBase):
+    """Serves `taskdist.v1.TaskDistributor` from a backend."""
+
+    def __init__(self, backend: Backend, settings: DistributorSettings, watches: Watches) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._watches = watches
+        self._nameless: set[str] = set()
+        self._pending: set[asyncio.Task[Any]] = set()
+
+    def __mapping__(self) -> dict[str, const.Handler]:
+        """grpclib's table of methods; these two need to see their stream."""
+        mapping = super().__mapping__()
+        own = {"FetchTask": self._fetch_task, "WatchTask": self._watch_task}
+        for name, method in own.items():
+            path = f"/taskdist.v1.TaskDistributor/{name}"
+            mapping[path] = mapping[path]._replace(func=method)
+        return mapping
+
+    # --- for clients ---
+
+    async def submit_task(
+        self, submit_task_request: wire.SubmitTaskRequest
+    ) -> wire.SubmitTaskResponse:
+        """Adds a task."""
+        new_id = str(uuid_utils.uuid7())
+        command = convert.submit(submit_task_request, self._settings.tiers, new_id)
+        return convert.submitted(await self._backend.apply(command))
+
+    async def get_task(self, get_task_request: wire.GetTaskRequest) -> wire.GetTaskResponse:
+        """All that is kept of a task."""
+        history = await self._backend.read(convert.get(get_task_request))
+        return convert.got(history, await self._position(history.task))
+
+    async def list_tasks(self, list_tasks_request: wire.ListTasksRequest) -> wire.ListTasksResponse:
+        """A page of tasks."""
+        return convert.listed(await self._backend.read(convert.list_tasks(list_tasks_request)))
+
+    async def cancel_task(
+        self, cancel_task_request: wire.CancelTaskRequest
+    ) -> wire.CancelTaskResponse:
+        """Ends a live task."""
+        return convert.cancelled(await self._backend.apply(convert.cancel(cancel_task_request)))
+
+    async def ping(self, ping_request: wire.PingRequest) -> wire.PingResponse:
+        """Echoes."""
+        return convert.pong(ping_request, time.time_ns() // 1_000)
+
+    async def _watch_task(self, stream: AnyStream) -> None:
+        query = GetTask(convert.task_id(await first_message(stream)))
+        with self._watches.of(query.task_id) as watch:
+            history = await self._backend.read(query)
+            task, error = history.task, history.error
+            watch.forget_until(task)
+            while not task.state.is_final:
+                position = await self._position(task)
+                await stream.send_message(convert.watched(task, position, b"", error))
+                change = await watch.next()
+                task = change.after
+                error = change.attempt.error if change.attempt and change.attempt.error else error
+            history = await self._backend.read(query)
+            await stream.send_message(convert.watched(task, 0, history.result, history.error))
+
+    async def _position(self, task: Task) -> int:
+        if task.state is not TaskState.READY:
+            return 0
+        return (await self._backend.apply(commands.Locate(task.id))).position
+
+    # --- for agents ---
+
+    async def _fetch_task(self, stream: AnyStream) -> None:
+        command = convert.take(await first_message(stream), secrets.token_hex(TOKEN_BYTES))
+        grants = await self._backend.apply(command)
+        written = False
+        try:
+            await stream.send_message(convert.fetched(grants))
+            written = not is_gone(stream)
+        finally:
+            if grants.grants and not written:
+                self._take_back(grants)
+
+    async def complete_task(
+        self, complete_task_request: wire.CompleteTaskRequest
+    ) -> wire.CompleteTaskResponse:
+        """Ends a lease well or badly."""
+        command = convert.complete(complete_task_request)
+        self._note_nameless(command.agent_id, command.lease_id)
+        return convert.completed(await self._backend.apply(command))
+
+    async def release_task(
+        self, release_task_request: wire.ReleaseTaskRequest
+    ) -> wire.ReleaseTaskResponse:
+        """Takes a task back unfinished."""
+        command = convert.release(release_task_request)
+        self._note_nameless(command.agent_id, command.lease_id)
+        return convert.released(await self._backend.apply(command))
+
+    async def heartbeat(self, heartbeat_request: wire.HeartbeatRequest) -> wire.HeartbeatResponse:
+        """Starts the terms of leases anew."""
+        command = convert.heartbeat(heartbeat_request)
+        self._note_nameless(command.agent_id, *command.lease_ids[:1])
+        return convert.held(await self._backend.apply(command))
+
+    def _take_back(self, grants: commands.Grants) -> None:
+        """The agent never heard of these leases: they count as nothing."""
+        leases = [grant.task.lease for grant in grants.grants]
+        command = commands.TakeBack(tuple(lease.lease_id for lease in leases if lease))
+        self._spawn(self._backend.apply(command))
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    def _note_nameless(self, agent_id: str, lease_id: str = "") -> None:
+        """Says once of each agent that it can be told apart by its name alone."""
+        if lease_id or agent_id in self._nameless:
+            return
+        if len(self._nameless) < NAMELESS_AGENTS_REMEMBERED_MAX:
+            self._nameless.add(agent_id)
+            log.warning("agent sends no lease_id", agent_id=agent_id, effect="weaker fencing")

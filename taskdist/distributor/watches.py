@@ -1,0 +1,110 @@
+"""Who watches which task, and the changes that each has still to hear of."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from taskdist.core.commands import Change
+from taskdist.core.errors import Exhausted, Unavailable
+from taskdist.core.task import Task
+from taskdist.settings import WATCH_CHANGES_KEPT_MAX
+
+
+class Watch:
+    """One watcher's changes of one task, oldest first. Keeps the newest if it reads too slowly."""
+
+    def __init__(self) -> None:
+        self._changes: deque[Change] = deque(maxlen=WATCH_CHANGES_KEPT_MAX)
+        self._news = asyncio.Event()
+        self._stopped = False
+
+    def put(self, change: Change) -> None:
+        """Adds a change."""
+        self._changes.append(change)
+        self._news.set()
+
+    def stop(self) -> None:
+        """Ends the watch from the distributor's side."""
+        self._stopped = True
+        self._news.set()
+
+    def forget_until(self, seen: Task) -> None:
+        """Drops the changes that the watcher saw already, when it read the task as `seen`."""
+        places = [i for i, change in enumerate(self._changes) if _same(change.after, seen)]
+        for _ in range(places[-1] + 1 if places else 0):
+            self._changes.popleft()
+
+    async def next(self) -> Change:
+        """The next change, once there is one.
+
+        Raises:
+            Unavailable: the distributor is stopping.
+        """
+        while not self._changes:
+            if self._stopped:
+                raise Unavailable("the distributor is stopping")
+            await self._news.wait()
+            self._news.clear()
+        return self._changes.popleft()
+
+
+class Watches:
+    """All watches, by task.
+
+    Args:
+        limit: how many there may be.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._by_task: dict[str, list[Watch]] = {}
+        self._count = 0
+        self._stopped = False
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """Tells those who watch. A heartbeat is no change of state."""
+        if not self._by_task:
+            return
+        for change in changes:
+            if change.before is None or change.before.state is not change.after.state:
+                for watch in self._by_task.get(change.after.id, ()):
+                    watch.put(change)
+
+    def stop(self) -> None:
+        """Ends all watches, and any that still come."""
+        self._stopped = True
+        for watches in self._by_task.values():
+            for watch in watches:
+                watch.stop()
+
+    @contextmanager
+    def of(self, task_id: str) -> Iterator[Watch]:
+        """A watch for as long as the block lasts.
+
+        Raises:
+            Exhausted: there are too many already.
+        """
+        if self._count >= self._limit:
+            raise Exhausted(f"{self._count} watches are open, the most that may be")
+        watch = Watch()
+        if self._stopped:
+            watch.stop()
+        self._by_task.setdefault(task_id, []).append(watch)
+        self._count += 1
+        try:
+            yield watch
+        finally:
+            self._count -= 1
+            self._by_task[task_id].remove(watch)
+            if not self._by_task[task_id]:
+                del self._by_task[task_id]
+
+
+def _same(a: Task, b: Task) -> bool:
+    return (a.state, a.attempt, a.retry_count, a.lost_count) == (
+        b.state,
+        b.attempt,
+        b.retry_count,
+        b.lost_count,
+    )

@@ -1,0 +1,1 @@
+"""What knows protobuf. Only `convert.py` and the client read or build messages."""

@@ -1,0 +1,75 @@
+"""Checks the fields of a request, all of them, before anything is asked of a backend."""
+
+import math
+import re
+
+from taskdist.core.errors import BadField, InvalidFields, TooLarge
+from taskdist.settings import NAME_PATTERN, SECOND_US
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_NAME = re.compile(NAME_PATTERN)
+
+NAMES = "1 to 64 characters of A-Z a-z 0-9 . _ -"
+"""The names that are allowed, in words."""
+
+VALUE_LENGTH_SHOWN = 80
+"""How much of a bad value is repeated in an error: enough to recognise it."""
+
+
+class Faults:
+    """Collects what is wrong with a request."""
+
+    def __init__(self) -> None:
+        self.bad: list[BadField] = []
+        self.large: list[BadField] = []
+
+    def reject(self, field: str, reason: str) -> None:
+        """Notes a bad field."""
+        self.bad.append(BadField(field, reason))
+
+    def add(self, field: str, value: object, allowed: str) -> None:
+        """Notes a bad value, and which ones are allowed."""
+        shown = repr(value)
+        shown = (
+            shown if len(shown) <= VALUE_LENGTH_SHOWN else shown[: VALUE_LENGTH_SHOWN - 3] + "..."
+        )
+        self.reject(field, f"{shown} is not allowed; allowed: {allowed}")
+
+    def name(self, field: str, value: str, *, optional: bool = False) -> str:
+        """A name, as it came."""
+        if not (_NAME.fullmatch(value) or (optional and not value)):
+            self.add(field, value, NAMES + (", or nothing" if optional else ""))
+        return value
+
+    def task_id(self, value: str, field: str = "task_id") -> str:
+        """A task's id, in lower case."""
+        value = value.lower()
+        if not _UUID.fullmatch(value):
+            self.add(field, value, "a UUID, such as 0190a6e2-7b1c-7c3e-9f52-3d1f4e8a9b00")
+        return value
+
+    def seconds(self, field: str, value: float, limit_us: int) -> int:
+        """A time of 0 to a limit, in microseconds."""
+        if not (math.isfinite(value) and 0 <= value <= limit_us / SECOND_US):
+            self.add(field, value, f"0 to {limit_us // SECOND_US} seconds")
+            return 0
+        return round(value * SECOND_US)
+
+    def size(self, field: str, value: bytes, limit: int) -> bytes:
+        """Bytes, as they came."""
+        if len(value) > limit:
+            reason = f"{len(value)} bytes; allowed: at most {limit}"
+            self.large.append(BadField(field, reason))
+        return value
+
+    def done(self) -> None:
+        """All has been checked.
+
+        Raises:
+            InvalidFields: every field that is bad.
+            TooLarge: nothing but sizes is bad.
+        """
+        if self.bad:
+            raise InvalidFields(self.bad + self.large)
+        if self.large:
+            raise TooLarge(self.large)

@@ -1,0 +1,63 @@
+"""grpclib's codec for our messages, and the one place that touches how messages are made.
+
+`fields` and `make` are how the rest of taskdist reads and builds messages. The bytes of a message
+come from its own class: betterproto's for the contract, google's for health and reflection.
+"""
+
+from importlib import resources
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpclib.const import Status
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError
+
+M = TypeVar("M")
+
+
+def fields(message: M) -> M:
+    """Something with the message's fields as attributes, for reading."""
+    return message
+
+
+def make(cls: type[M], **values: Any) -> M:
+    """A message of this class with these fields."""
+    return cls(**values)
+
+
+class Codec(CodecBase):
+    """Prints and parses messages for grpclib."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: type[Any]) -> bytes:
+        """The bytes of a message.
+
+        Raises:
+            TypeError: it is not of the type that the method promises.
+        """
+        if not isinstance(message, message_type):
+            raise TypeError(f"expected {message_type.__name__}, not {type(message).__name__}")
+        return bytes(message.SerializeToString())
+
+    def decode(self, data: bytes, message_type: type[M]) -> M:
+        """The message in these bytes.
+
+        Raises:
+            GRPCError: INVALID_ARGUMENT, they are no such message.
+        """
+        try:
+            return message_type.FromString(data)  # type: ignore[attr-defined, no-any-return]
+        except Exception as error:  # betterproto raises whatever its reading of the bytes runs into
+            reason = f"not a {message_type.__name__}: {type(error).__name__}"
+            raise GRPCError(Status.INVALID_ARGUMENT, reason) from None
+
+
+def descriptor_pool() -> DescriptorPool:
+    """The descriptors of the contract, for reflection: from the set that is generated with it."""
+    pool = DescriptorPool()
+    data = resources.files("taskdist.wire").joinpath("taskdist.binpb").read_bytes()
+    for file in FileDescriptorSet.FromString(data).file:
+        pool.Add(file)
+    return pool

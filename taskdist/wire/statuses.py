@@ -1,0 +1,57 @@
+"""The one table between the expected errors and the statuses of gRPC, and both ways through it."""
+
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from taskdist.core import errors
+from taskdist.core.errors import BadField, InvalidFields, TooLarge
+
+_RETRY_AFTER_S = 1
+"""When to try again what was exhausted: waiting tasks and disks change in seconds."""
+
+STATUSES: list[tuple[type[errors.Refused], Status]] = [
+    (errors.TooLarge, Status.RESOURCE_EXHAUSTED),
+    (errors.InvalidFields, Status.INVALID_ARGUMENT),
+    (errors.TaskNotFound, Status.NOT_FOUND),
+    (errors.PreconditionFailed, Status.FAILED_PRECONDITION),
+    (errors.TaskIdTaken, Status.ALREADY_EXISTS),
+    (errors.Exhausted, Status.RESOURCE_EXHAUSTED),
+    (errors.Unavailable, Status.UNAVAILABLE),
+    (errors.Damaged, Status.DATA_LOSS),
+]
+"""The one table between the expected errors and the statuses of gRPC."""
+
+
+def to_status(refusal: errors.Refused) -> GRPCError:
+    """What a refusal is on the wire."""
+    details: list[Any] = []
+    if isinstance(refusal, InvalidFields):
+        violations = [
+            BadRequest.FieldViolation(field=bad.field, description=bad.reason)
+            for bad in refusal.fields
+        ]
+        details.append(BadRequest(field_violations=violations))
+    elif isinstance(refusal, errors.Exhausted):
+        details.append(RetryInfo(retry_delay=Duration(seconds=_RETRY_AFTER_S)))
+    status = next(status for kind, status in STATUSES if isinstance(refusal, kind))
+    return GRPCError(status, str(refusal), details)
+
+
+def from_status(error: GRPCError) -> errors.Refused | None:
+    """What a status means; None if it is none of ours."""
+    for detail in error.details or ():
+        if isinstance(detail, BadRequest):
+            bad = [BadField(item.field, item.description) for item in detail.field_violations]
+            is_size = error.status is Status.RESOURCE_EXHAUSTED
+            return TooLarge(bad) if is_size else InvalidFields(bad)
+    text = error.message or error.status.name
+    if error.status is Status.INVALID_ARGUMENT:
+        return InvalidFields([BadField("request", text)])
+    for kind, status in STATUSES[2:]:
+        if status is error.status:
+            return kind(text)
+    return None
