@@ -1,5 +1,0 @@
-"""`taskdist demo`."""
-
-
-def demo() -> None:
-    """Not yet."""
