@@ -6,7 +6,6 @@ Nothing is repeated here: who calls knows whether a repeat is safe, and how long
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
@@ -18,6 +17,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from taskdist.core.errors import Refused, Unavailable
 from taskdist.core.task import Outcome, TaskState
+from taskdist.reports import PastAttempt, Submitted, TaskReport, Work
 from taskdist.settings import (
     CALLS_PER_CHANNEL_MAX,
     CONNECTION_WINDOW_BYTES,
@@ -31,78 +31,6 @@ from taskdist.wire.statuses import from_status
 R = TypeVar("R")
 
 _SERVICE = "/taskdist.v1.TaskDistributor"
-
-# --- what comes back --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """A task that is safe with the distributor."""
-
-    task_id: str
-    state: TaskState
-    queue_position: int
-    """1 is next in its queue; 0 when it is not ready."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A task to run, under a lease."""
-
-    task_id: str
-    kind: str
-    queue: str
-    user_tier: str
-    est_processing_time_s: float
-    data: bytes
-    sequence: int
-    attempt: int
-    retry_count: int
-    lease_id: str
-    lease_s: float
-    run_timeout_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class PastAttempt:
-    """A run that has ended."""
-
-    attempt: int
-    agent_id: str
-    session: str
-    lease_id: str
-    started_at: datetime
-    ended_at: datetime
-    outcome: Outcome
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class TaskReport:
-    """A task as the distributor last told of it."""
-
-    task_id: str
-    state: TaskState
-    user_tier: str
-    est_processing_time_s: float
-    kind: str
-    queue: str
-    sequence: int
-    retry_count: int
-    max_retries: int
-    lost_count: int
-    attempt: int
-    queue_position: int
-    submitted_at: datetime
-    enqueued_at: datetime
-    finished_at: datetime | None
-    agent_id: str
-    result: bytes = b""
-    error: str = ""
-    attempts: tuple[PastAttempt, ...] = field(default=())
-
-
-# --- the client -------------------------------------------------------------------------------
 
 
 class Client:

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from taskdist.client import Work
+from taskdist.reports import Work
 from taskdist.settings import AgentSettings
 
 Handler = Callable[[Work], Awaitable[bytes]]

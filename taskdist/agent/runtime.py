@@ -19,8 +19,9 @@ import structlog
 
 from taskdist.agent.handlers import Handler
 from taskdist.agent.heartbeat import Heartbeat, Runner, ThreadRunner
-from taskdist.client import Client, Work
+from taskdist.client import Client
 from taskdist.core.errors import Exhausted, InvalidFields, PreconditionFailed, Refused, Unavailable
+from taskdist.reports import Work
 from taskdist.settings import SECOND_US, AgentSettings
 from taskdist.signals import Signals
 
@@ -79,6 +80,8 @@ class Agent:
         self._runs: dict[str, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._free = asyncio.Semaphore(settings.slots)
+        self._is_away = False
+        """Whether the distributor did not answer when last called."""
 
     async def run(self, signals: Signals) -> bool:
         """Works until the first signal, then drains.
@@ -152,7 +155,8 @@ class Agent:
             session=self._session,
             queues=self._settings.queues,
             kinds=sorted(self._handlers),
-            wait_s=self._settings.wait_us / SECOND_US,
+            # No long-poll before it is known to be back: it would say so only at its end.
+            wait_s=0 if self._is_away else self._settings.wait_us / SECOND_US,
         )
         got_at = self._loop.time()
         waited_long = work is not None and got_at - asked_at > work.lease_s / 3
@@ -261,9 +265,11 @@ class Agent:
                 except _Backoff.worth_waiting_for as reason:
                     if attempt.num == 1:
                         log.warning("distributor lost", reason=str(reason))
+                    self._is_away = isinstance(reason, Unavailable)
                     raise
                 if attempt.num > 1:
                     log.info("distributor back", tries=attempt.num)
+                self._is_away = False
                 return answer
         raise AssertionError("stamina gave up, which it was told not to")
 

@@ -1,12 +1,9 @@
 """The journal: the tables of the embedded backend in SQLite, and its rows as values of the core.
 
 It knows SQL and nothing of rules. One connection writes and checkpoints. A row is decoded when it
-is read, so a bad one never blocks a start. `synchronous=FULL`: a commit that returns is on disk
-(SQLite's documentation, "PRAGMA synchronous"; NORMAL may lose commits of a WAL on power loss).
+is read, so a bad one never blocks a start.
 """
 
-import fcntl
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,72 +11,11 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from taskdist.backends.store_file import PAGE_BYTES, lock, open_writer, unlock
 from taskdist.core.commands import Change
-from taskdist.core.errors import Damaged, StoreFailed, StoreUnusable
+from taskdist.core.errors import Damaged
 from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
 from taskdist.settings import ATTEMPTS_KEPT_MAX
-
-APPLICATION_ID = 0x7461736B
-"""`task`, in the header of every journal: SQLite's way to tell whose file it is."""
-
-SCHEMA_VERSION = 1
-
-PAGE_BYTES = 4096
-"""SQLite's default, set all the same: the log is counted in pages."""
-
-_SCHEMA = """
-CREATE TABLE store (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    policy TEXT NOT NULL,
-    tiers TEXT NOT NULL,
-    served_us INTEGER NOT NULL,
-    newest_enqueued_us INTEGER NOT NULL,
-    last_sequence INTEGER NOT NULL
-) STRICT;
-CREATE TABLE task (
-    sequence INTEGER PRIMARY KEY,
-    id BLOB NOT NULL UNIQUE,
-    state TEXT NOT NULL,
-    queue TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    user_tier TEXT NOT NULL,
-    est_processing_time_us INTEGER NOT NULL,
-    retry_count INTEGER NOT NULL,
-    enqueued_at_us INTEGER NOT NULL,
-    max_retries INTEGER NOT NULL,
-    lost_count INTEGER NOT NULL,
-    hasty_releases INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    submitted_at_us INTEGER NOT NULL,
-    finished_at_us INTEGER,
-    content_hash BLOB
-) STRICT;
-CREATE TABLE data (sequence INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
-CREATE TABLE result (sequence INTEGER PRIMARY KEY, result BLOB NOT NULL) STRICT;
-CREATE TABLE lease (
-    sequence INTEGER PRIMARY KEY,
-    lease_id TEXT NOT NULL,
-    agent_id TEXT NOT NULL,
-    session TEXT NOT NULL,
-    started_at_us INTEGER NOT NULL,
-    started_us INTEGER NOT NULL,
-    term_us INTEGER NOT NULL,
-    run_timeout_us INTEGER NOT NULL
-) STRICT;
-CREATE TABLE attempt (
-    sequence INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    lease_id TEXT NOT NULL,
-    agent_id TEXT NOT NULL,
-    session TEXT NOT NULL,
-    started_at_us INTEGER NOT NULL,
-    ended_at_us INTEGER NOT NULL,
-    outcome TEXT NOT NULL,
-    led_to TEXT NOT NULL,
-    error TEXT NOT NULL,
-    PRIMARY KEY (sequence, attempt)
-) STRICT, WITHOUT ROWID;
-"""
 
 TASK_COLUMNS = (
     "sequence",
@@ -168,9 +104,9 @@ class Journal:
 
     def __init__(self, path: Path | None, policy: str, tiers: Iterable[str]) -> None:
         self.path = path
-        self._owner_lock = _lock(path) if path else None
+        self._owner_lock = lock(path) if path else None
         try:
-            self.connection = _open(path, policy, ",".join(tiers))
+            self.connection = open_writer(path, policy, ",".join(tiers))
         except BaseException:
             self._unlock()
             raise
@@ -374,7 +310,7 @@ class Journal:
 
     def _unlock(self) -> None:
         if self._owner_lock is not None:
-            os.close(self._owner_lock)
+            unlock(self._owner_lock)
             self._owner_lock = None
 
 
@@ -389,82 +325,3 @@ def _hot(task: Task) -> tuple[Any, ...]:
         task.finished_at_us,
         task.enqueued_at_us,
     )
-
-
-def open_reader(path: Path) -> apsw.Connection:
-    """A second connection, for reading only."""
-    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
-    connection.execute("PRAGMA mmap_size = 0")
-    return connection
-
-
-def _lock(path: Path) -> int:
-    """Takes the owner lock: a file of our own, since SQLite's locks come and go with connections.
-
-    Returns:
-        The open file; the lock lasts until it is closed, or the process ends.
-    """
-    lock_path = f"{path}.lock"
-    try:
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreUnusable(f"the store {path} cannot be used: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise StoreUnusable(
-            f"the store {path} is in use by another distributor (process {owner})"
-        ) from None
-    os.truncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
-
-
-def _open(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
-    try:
-        connection = apsw.Connection(os.fspath(path) if path else ":memory:")
-    except apsw.CantOpenError as error:
-        raise StoreUnusable(f"the store {path} cannot be opened: {error}") from None
-    try:
-        _prepare(connection, path, policy, tiers)
-    except BaseException as error:
-        connection.close(force=True)
-        if isinstance(error, apsw.NotADBError):
-            raise StoreUnusable(f"the store {path} is not a taskdist store: not SQLite") from None
-        if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
-            raise StoreUnusable(f"the store {path} cannot be written: {error}") from None
-        if isinstance(error, apsw.BusyError):
-            raise StoreUnusable(f"the store {path} is in use by another program") from None
-        if isinstance(error, apsw.Error):
-            raise StoreFailed(f"the store {path} cannot be read: {error}") from error
-        raise
-    return connection
-
-
-def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers: str) -> None:
-    owner = connection.pragma("application_id")
-    version = connection.pragma("user_version")
-    is_new = connection.pragma("page_count") == 0
-    if not is_new and owner != APPLICATION_ID:
-        raise StoreUnusable(f"the store {path} is not a taskdist store: some other SQLite file")
-    if version > SCHEMA_VERSION:
-        raise StoreUnusable(
-            f"the store {path} has version {version}, made by a newer taskdist; "
-            f"this one reads up to {SCHEMA_VERSION}"
-        )
-    connection.pragma("mmap_size", 0)
-    if path is not None:
-        connection.pragma("page_size", PAGE_BYTES)
-        connection.pragma("journal_mode", "wal")
-    connection.pragma("synchronous", "FULL")
-    connection.execute("BEGIN IMMEDIATE")
-    if is_new:
-        connection.pragma("application_id", APPLICATION_ID)
-        connection.pragma("user_version", SCHEMA_VERSION)
-        connection.execute(_SCHEMA)
-        connection.execute("INSERT INTO store VALUES (1, ?, ?, 0, 0, 0)", (policy, tiers))
-    else:
-        connection.execute("UPDATE store SET policy = ?, tiers = ?", (policy, tiers))
-    connection.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""The writer: queue, leases and journal in one pair of hands, a batch at a time.
+"""The writer: the journal and what is live of it in one pair of hands, a batch at a time.
 
 `step` takes the requests that wait, decides them in the order of arrival, serves the agents that
 wait, commits once, and returns what to answer: nobody hears of a change before it is on disk (P1).
@@ -14,26 +14,17 @@ import structlog
 
 from taskdist.backends import reading
 from taskdist.backends.clock import Clock
-from taskdist.backends.journal import BadRow, Clocks, Journal
+from taskdist.backends.journal import Clocks, Journal
+from taskdist.backends.live import Live
 from taskdist.core import commands
-from taskdist.core.commands import Change, Command, Done, Found, Grants, Moment, Placed
+from taskdist.core.commands import Change, Command, Done, Grants, Moment, Placed
 from taskdist.core.decide import decide
 from taskdist.core.errors import Exhausted, Refused, StoreFull, Unavailable
-from taskdist.core.leases import LeaseTable
-from taskdist.core.order import Lane, Ranked, sequence_of, strict_key
 from taskdist.core.queries import Query
-from taskdist.core.queue import TaskQueue
-from taskdist.core.task import Task, TaskState
 from taskdist.core.waiting import WaitingAgents
-from taskdist.settings import MESSAGE_BYTES_MAX, SECOND_US, DistributorSettings
+from taskdist.settings import SECOND_US, DistributorSettings
 
 log = structlog.get_logger()
-
-LOAD_ROWS = 20_000
-"""Rows loaded at a start between two looks at the requests: some 20 ms."""
-
-GRANT_BYTES_MAX = MESSAGE_BYTES_MAX // 2
-"""Data handed out by one `Take`; the next one gets the rest."""
 
 FULL_RETRY_US = SECOND_US
 """After a full disk, when the leases that are over are looked at again."""
@@ -76,11 +67,7 @@ class Writer:
         self._journal = journal
         self._clock = clock
         self._settings = settings
-        self._queue = TaskQueue()
-        self._leases = LeaseTable()
         self._waiting: WaitingAgents[Request] = WaitingAgents()
-        self._unserved: dict[Lane, None] = {}
-        """Lanes in which a task became ready since those who wait were last served."""
         self._deferred: list[Request] = []
         self._stopping = False
         self._batch = Batch()
@@ -88,37 +75,18 @@ class Writer:
         saved = journal.clocks()
         clock.resume(saved.served_us)
         self._newest_enqueued_us = saved.newest_enqueued_us
-        self._last_sequence = saved.last_sequence
         self._saved_us = saved.served_us
-        self._loaded_to = 0
-        self._load_to = saved.last_sequence
-        self._load_leases()
-
-    # --- starting ---
+        self._live = Live(journal, settings, saved.last_sequence)
+        self._live.load_leases(saved.served_us)
 
     @property
     def is_loading(self) -> bool:
         """Whether some waiting tasks are still on disk only. Submits and takes wait meanwhile."""
-        return self._loaded_to < self._load_to
+        return self._live.is_loading
 
     def load_some(self) -> None:
-        """Brings the next waiting tasks into the queue."""
-        until = min(self._loaded_to + LOAD_ROWS, self._load_to)
-        lanes: dict[Lane, list[bytes]] = {}
-        for queue, kind, *ranked in self._journal.ready(self._loaded_to, until):
-            key = strict_key(Ranked(*ranked), self._settings.tiers)
-            lanes.setdefault((queue, kind), []).append(key)
-        for lane, keys in lanes.items():
-            self._queue.add_many(lane, keys)
-        self._loaded_to = until
-
-    def _load_leases(self) -> None:
-        _, served_us = self._clock.read()
-        for task in self._journal.leased(served_us):
-            if isinstance(task, BadRow):
-                log.error("row set aside", reason=str(task))
-            else:
-                self._leases.put(task)
+        """Brings the next waiting tasks into memory."""
+        self._live.load_some()
 
     # --- one batch ---
 
@@ -131,7 +99,7 @@ class Writer:
         Raises:
             apsw.Error: the store failed. Nothing of this batch may be spoken of.
         """
-        if self.is_loading:
+        if self._live.is_loading:
             requests = self._defer(requests)
         else:
             requests = [*self._deferred, *requests]
@@ -143,10 +111,10 @@ class Writer:
 
     def next_due_us(self) -> int:
         """How long to wait for a request before the next step."""
-        if self.is_loading or self._deferred:
+        if self._live.is_loading or self._deferred:
             return 0
         _, now_us = self._clock.read()
-        times = [self._waiting.next_due_us(), self._leases.next_due_us()]
+        times = [self._waiting.next_due_us(), self._live.leases.next_due_us()]
         due_us = min((time for time in times if time is not None), default=now_us + SECOND_US)
         due_us = max(due_us, self._full_until_us)
         return max(0, min(due_us - now_us, self._settings.tick_us))
@@ -162,7 +130,7 @@ class Writer:
     def close(self) -> None:
         """Saves the clocks and closes the journal."""
         _, served_us = self._clock.read()
-        clocks = Clocks(served_us, self._newest_enqueued_us, self._last_sequence)
+        clocks = Clocks(served_us, self._newest_enqueued_us, self._live.last_sequence)
         self._journal.save_clocks(clocks)
         self._journal.commit(clocks)
         self._journal.close()
@@ -174,7 +142,7 @@ class Writer:
 
     def check(self) -> None:
         """Asserts that its parts agree. For tests, after every step."""
-        self._queue.check()
+        self._live.queue.check()
 
     def _run(self, requests: Sequence[Request], *, whole: bool) -> Batch:
         """One transaction; `whole` also does what is due and serves those who wait."""
@@ -190,7 +158,9 @@ class Writer:
                 self._serve_waiting()
                 self._time_out_waiting()
             self._save_clocks_sometimes()
-            self._journal.commit(Clocks(served_us, self._newest_enqueued_us, self._last_sequence))
+            self._journal.commit(
+                Clocks(served_us, self._newest_enqueued_us, self._live.last_sequence)
+            )
         except apsw.FullError:
             self._undo()
             raise
@@ -222,7 +192,7 @@ class Writer:
     def _undo(self) -> None:
         self._journal.rollback()
         for change in reversed(self._batch.changes):
-            self._move(change.after, change.before)
+            self._live.move(change.after, change.before)
 
     def _defer(self, requests: Sequence[Request]) -> list[Request]:
         """While tasks are loaded: what needs the whole queue waits, what ends leases does not."""
@@ -260,125 +230,28 @@ class Writer:
             self._stopping = True
         if isinstance(asked, commands.Take) and self._stopping:
             raise Unavailable("the distributor is stopping")
-        decision = decide(asked, self._find(asked), self._batch.moment, self._settings)
+        decision = decide(
+            asked, self._live.find(asked, self._batch.moment), self._batch.moment, self._settings
+        )
         for change in decision.changes:
             self._apply(change)
         if isinstance(decision.answer, Placed):
             task = decision.answer.task
-            return replace(decision.answer, position=self._position(task))
+            return replace(decision.answer, position=self._live.position(task))
         return decision.answer
 
     def _apply(self, change: Change) -> None:
         self._batch.rows += self._journal.save(change)
-        self._move(change.before, change.after)
+        self._live.move(change.before, change.after)
         self._batch.changes.append(change)
         if change.before is None:
-            self._last_sequence = change.after.sequence
             self._newest_enqueued_us = change.after.enqueued_at_us
-
-    def _move(self, before: Task | None, after: Task | None) -> None:
-        """Brings queue and leases from one version of a task to another."""
-        if before and before.state is TaskState.READY and before.sequence <= self._queue_to:
-            self._queue.remove(_lane(before), self._key(before))
-        if after and after.state is TaskState.READY and after.sequence <= self._queue_to:
-            self._queue.add(_lane(after), self._key(after))
-            self._unserved[_lane(after)] = None
-        if before and before.lease and not (after and after.lease):
-            self._leases.remove(before)
-        if after and after.lease:
-            self._leases.put(after)
-
-    @property
-    def _queue_to(self) -> float:
-        """Up to which sequence ready tasks are in the queue: while loading, not all of them."""
-        return self._loaded_to if self.is_loading else float("inf")
-
-    # --- finding what a command needs ---
-
-    def _find(self, asked: Command[Any]) -> Found:
-        match asked:
-            case commands.Submit():
-                return self._find_submit(asked)
-            case commands.Take():
-                return self._find_take(asked)
-            case commands.Heartbeat():
-                return Found(tasks=self._find_held(asked))
-            case commands.Settle():
-                return self._find_settle(asked)
-            case commands.Cancel() | commands.Locate():
-                return Found(tasks=self._task(asked.task_id))
-            case commands.Expire():
-                return Found(tasks=self._leases.due(self._batch.moment.served_us))
-            case commands.TakeBack():
-                held = map(self._leases.of_lease, asked.lease_ids)
-                return Found(tasks=[task for task in held if task])
-        return Found()
-
-    def _find_submit(self, asked: commands.Submit) -> Found:
-        return Found(
-            tasks=self._task(asked.task.id) if asked.client_made_id else [],
-            next_sequence=self._last_sequence + 1,
-            waiting=len(self._queue),
-            lanes=self._queue.lane_count + (not self._queue.has_lane(_lane(asked.task))),
-        )
-
-    def _find_take(self, asked: commands.Take) -> Found:
-        tasks: list[Task] = []
-        data: list[bytes] = []
-        for key in self._queue.first(asked.queues, asked.kinds, asked.slots):
-            try:
-                task, task_data = self._journal.task_with_data(sequence_of(key))
-            except BadRow as reason:
-                self._set_aside(key, asked, reason)
-                return self._find_take(asked)
-            if data and sum(map(len, data)) + len(task_data) > GRANT_BYTES_MAX:
-                break
-            tasks.append(task)
-            data.append(task_data)
-        return Found(tasks=tasks, data=data)
-
-    def _find_held(self, asked: commands.Heartbeat) -> list[Task]:
-        if not asked.lease_ids:
-            return self._leases.of_agent(asked.agent_id)
-        tasks = map(self._leases.of_lease, dict.fromkeys(asked.lease_ids))
-        return [task for task in tasks if task]
-
-    def _find_settle(self, asked: commands.Settle) -> Found:
-        tasks = self._task(asked.task_id)
-        if not tasks:
-            return Found()
-        lease = tasks[0].lease
-        if lease and asked.lease_id == lease.lease_id:
-            return Found(tasks=tasks)
-        sequence = tasks[0].sequence
-        return Found(
-            tasks=tasks,
-            attempt=self._journal.attempt(sequence, asked.lease_id, asked.agent_id),
-            result=self._journal.result(sequence),
-        )
-
-    def _task(self, task_id: str) -> list[Task]:
-        task = self._leases.of_task(task_id) or self._journal.task_by_id(task_id)
-        return [task] if task else []
-
-    def _set_aside(self, key: bytes, asked: commands.Take, reason: BadRow) -> None:
-        """A row that cannot be read: it stays where it is, for people, and blocks nobody."""
-        log.error("row set aside", sequence=sequence_of(key), reason=str(reason))
-        self._queue.discard(asked.queues, asked.kinds, key)
-
-    def _position(self, task: Task) -> int:
-        if task.state is not TaskState.READY:
-            return 0
-        return self._queue.position(_lane(task), self._key(task))
-
-    def _key(self, task: Task) -> bytes:
-        return strict_key(task, self._settings.tiers)
 
     # --- what is due, and who waits ---
 
     def _expire(self) -> None:
         now_us = self._batch.moment.served_us
-        due_us = self._leases.next_due_us()
+        due_us = self._live.leases.next_due_us()
         if due_us is not None and due_us <= now_us and now_us >= self._full_until_us:
             self._answer(commands.Expire())
 
@@ -391,11 +264,11 @@ class Writer:
 
     def _serve_waiting(self) -> None:
         """Gives what became ready in this batch to those who wait for it, longest first."""
-        while self._unserved:
-            lanes = [lane for lane in self._unserved if self._queue.has_lane(lane)]
+        while self._live.became_ready:
+            lanes = self._live.lanes_to_serve()
             request = self._waiting.first(lanes)
             if request is None:
-                self._unserved.clear()
+                self._live.became_ready.clear()
                 return
             self._waiting.discard(request)
             self._batch.answered.append(request)
@@ -411,11 +284,7 @@ class Writer:
     def _save_clocks_sometimes(self) -> None:
         """Heartbeats write nothing, yet a crash must not give every lease an hour again."""
         served_us = self._batch.moment.served_us
-        if len(self._leases) and served_us - self._saved_us >= self._settings.clock_save_us:
-            clocks = Clocks(served_us, self._newest_enqueued_us, self._last_sequence)
+        if len(self._live.leases) and served_us - self._saved_us >= self._settings.clock_save_us:
+            clocks = Clocks(served_us, self._newest_enqueued_us, self._live.last_sequence)
             self._journal.save_clocks(clocks)
             self._saved_us = served_us
-
-
-def _lane(task: Task) -> Lane:
-    return task.queue, task.kind

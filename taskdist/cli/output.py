@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from taskdist.client import PastAttempt, TaskReport
+from taskdist.reports import PastAttempt, TaskReport
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

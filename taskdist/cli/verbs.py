@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from taskdist.cli import exits, output
-from taskdist.client import Client, TaskReport
+from taskdist.client import Client
 from taskdist.core.errors import TaskNotFound, Unavailable
 from taskdist.core.task import TaskState
+from taskdist.reports import TaskReport
 from taskdist.settings import ID_ENDING_LENGTH_MIN, SettingsError
 
 T = TypeVar("T")

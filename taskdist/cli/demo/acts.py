@@ -12,8 +12,9 @@ from collections import Counter
 from taskdist.cli.demo.screen import Screen
 from taskdist.cli.demo.stage import Event, Player, Stage, Stuck
 from taskdist.cli.output import last_line
-from taskdist.client import Client, TaskReport
+from taskdist.client import Client
 from taskdist.core.task import Outcome, TaskState
+from taskdist.reports import TaskReport
 from taskdist.settings import MAX_RETRIES_DEFAULT
 
 LEASE_S = 3.0

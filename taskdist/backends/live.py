@@ -1,0 +1,190 @@
+"""What is live of a journal: the ready tasks' keys and the leased tasks, in memory.
+
+It follows the journal change by change, finds what a command needs in both, and brings itself back
+at a start. Everything else stays on disk. Not here: commits, and who waits.
+"""
+
+import struct
+from typing import Any
+
+import structlog
+
+from taskdist.backends.journal import BadRow, Journal
+from taskdist.core import commands
+from taskdist.core.commands import Command, Found, Moment
+from taskdist.core.leases import LeaseTable
+from taskdist.core.order import Lane, Ranked, sequence_of, strict_key
+from taskdist.core.queue import TaskQueue
+from taskdist.core.task import Task, TaskState
+from taskdist.settings import MESSAGE_BYTES_MAX, DistributorSettings
+
+log = structlog.get_logger()
+
+LOAD_ROWS = 20_000
+"""Rows loaded at a start between two looks at the requests: some 20 ms."""
+
+GRANT_BYTES_MAX = MESSAGE_BYTES_MAX // 2
+"""Data handed out by one `Take`; the next one gets the rest."""
+
+
+class Live:
+    """The tasks that something may happen to next.
+
+    Args:
+        journal: where they are kept.
+        settings: the tiers.
+        last_sequence: that of the newest task in the journal.
+    """
+
+    def __init__(self, journal: Journal, settings: DistributorSettings, last_sequence: int) -> None:
+        self.queue = TaskQueue()
+        self.leases = LeaseTable()
+        self.last_sequence = last_sequence
+        self.became_ready: dict[Lane, None] = {}
+        """Lanes in which a task became ready since those who wait were last served."""
+        self._journal = journal
+        self._settings = settings
+        self._loaded_to = 0
+        self._load_to = last_sequence
+
+    # --- starting ---
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether some waiting tasks are still on disk only. Submits and takes wait meanwhile."""
+        return self._loaded_to < self._load_to
+
+    def load_some(self) -> None:
+        """Brings the next waiting tasks into the queue."""
+        until = min(self._loaded_to + LOAD_ROWS, self._load_to)
+        lanes: dict[Lane, list[bytes]] = {}
+        for queue, kind, *ranked in self._journal.ready(self._loaded_to, until):
+            try:
+                key = strict_key(Ranked(*ranked), self._settings.tiers)
+            except struct.error as reason:
+                log.error("row set aside", sequence=ranked[-1], reason=str(reason))
+            else:
+                lanes.setdefault((queue, kind), []).append(key)
+        for lane, keys in lanes.items():
+            self.queue.add_many(lane, keys)
+        self._loaded_to = until
+
+    def load_leases(self, served_us: int) -> None:
+        """Brings the leased tasks into memory, each lease with a full term from now."""
+        for task in self._journal.leased(served_us):
+            if isinstance(task, BadRow):
+                log.error("row set aside", reason=str(task))
+            else:
+                self.leases.put(task)
+
+    # --- following changes ---
+
+    def move(self, before: Task | None, after: Task | None) -> None:
+        """Brings queue and leases from one version of a task to another."""
+        if before and before.state is TaskState.READY and before.sequence <= self._known_to:
+            self.queue.remove(_lane(before), self._key(before))
+        if after and after.state is TaskState.READY and after.sequence <= self._known_to:
+            self.queue.add(_lane(after), self._key(after))
+            self.became_ready[_lane(after)] = None
+        if before is None and after:
+            self.last_sequence = after.sequence
+        if before and before.lease and not (after and after.lease):
+            self.leases.remove(before)
+        if after and after.lease:
+            self.leases.put(after)
+
+    @property
+    def _known_to(self) -> float:
+        """Up to which sequence ready tasks are in the queue: while loading, not all of them."""
+        return self._loaded_to if self.is_loading else float("inf")
+
+    def lanes_to_serve(self) -> list[Lane]:
+        """The lanes of `became_ready` that still have a task."""
+        return [lane for lane in self.became_ready if self.queue.has_lane(lane)]
+
+    # --- finding what a command needs ---
+
+    def find(self, asked: Command[Any], moment: Moment) -> Found:
+        """What this command needs."""
+        match asked:
+            case commands.Submit():
+                return self._find_submit(asked)
+            case commands.Take():
+                return self._find_take(asked)
+            case commands.Heartbeat():
+                return Found(tasks=self._find_held(asked))
+            case commands.Settle():
+                return self._find_settle(asked)
+            case commands.Cancel() | commands.Locate():
+                return Found(tasks=self._task(asked.task_id))
+            case commands.Expire():
+                return Found(tasks=self.leases.due(moment.served_us))
+            case commands.TakeBack():
+                held = map(self.leases.of_lease, asked.lease_ids)
+                return Found(tasks=[task for task in held if task])
+        return Found()
+
+    def _find_submit(self, asked: commands.Submit) -> Found:
+        return Found(
+            tasks=self._task(asked.task.id) if asked.client_made_id else [],
+            next_sequence=self.last_sequence + 1,
+            waiting=len(self.queue),
+            lanes=self.queue.lane_count + (not self.queue.has_lane(_lane(asked.task))),
+        )
+
+    def _find_take(self, asked: commands.Take) -> Found:
+        tasks: list[Task] = []
+        data: list[bytes] = []
+        for key in self.queue.first(asked.queues, asked.kinds, asked.slots):
+            try:
+                task, task_data = self._journal.task_with_data(sequence_of(key))
+            except BadRow as reason:
+                self._set_aside(key, asked, reason)
+                return self._find_take(asked)
+            if data and sum(map(len, data)) + len(task_data) > GRANT_BYTES_MAX:
+                break
+            tasks.append(task)
+            data.append(task_data)
+        return Found(tasks=tasks, data=data)
+
+    def _find_held(self, asked: commands.Heartbeat) -> list[Task]:
+        if not asked.lease_ids:
+            return self.leases.of_agent(asked.agent_id)
+        tasks = map(self.leases.of_lease, dict.fromkeys(asked.lease_ids))
+        return [task for task in tasks if task]
+
+    def _find_settle(self, asked: commands.Settle) -> Found:
+        tasks = self._task(asked.task_id)
+        if not tasks:
+            return Found()
+        lease = tasks[0].lease
+        if lease and asked.lease_id == lease.lease_id:
+            return Found(tasks=tasks)
+        sequence = tasks[0].sequence
+        return Found(
+            tasks=tasks,
+            attempt=self._journal.attempt(sequence, asked.lease_id, asked.agent_id),
+            result=self._journal.result(sequence),
+        )
+
+    def _task(self, task_id: str) -> list[Task]:
+        task = self.leases.of_task(task_id) or self._journal.task_by_id(task_id)
+        return [task] if task else []
+
+    def _set_aside(self, key: bytes, asked: commands.Take, reason: BadRow) -> None:
+        """A row that cannot be read: it stays where it is, for people, and blocks nobody."""
+        log.error("row set aside", sequence=sequence_of(key), reason=str(reason))
+        self.queue.discard(asked.queues, asked.kinds, key)
+
+    def position(self, task: Task) -> int:
+        """Where a task stands in its queue; 0 when it is not ready."""
+        if task.state is not TaskState.READY:
+            return 0
+        return self.queue.position(_lane(task), self._key(task))
+
+    def _key(self, task: Task) -> bytes:
+        return strict_key(task, self._settings.tiers)
+
+
+def _lane(task: Task) -> Lane:
+    return task.queue, task.kind

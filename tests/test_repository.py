@@ -1,0 +1,176 @@
+"""The repository keeps its own rules: layers, words, sizes, documents."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskdist.core import lifecycle
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "taskdist"
+GENERATED = PACKAGE / "wire" / "messages.py"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != GENERATED)
+OURS = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), *sorted(ROOT.glob("scripts/*.py"))]
+
+LAYERS: dict[str, set[str]] = {
+    "settings": set(),
+    "signals": set(),
+    "logs": set(),
+    "core": {"settings"},
+    "wire": {"core", "settings"},
+    "backends": {"core", "settings"},
+    "reports": {"core"},
+    "client": {"reports", "wire", "core", "settings"},
+    "agent": {"client", "reports", "core", "settings", "signals"},
+    "distributor": {"backends", "wire", "core", "settings", "signals"},
+    "cli": {
+        "agent",
+        "distributor",
+        "client",
+        "reports",
+        "core",
+        "settings",
+        "signals",
+        "logs",
+        "__init__",
+    },
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+"""What each part may import; itself it always may."""
+
+IMPURE = {"asyncio", "io", "logging", "os", "random", "secrets", "socket", "structlog", "threading"}
+IMPURE |= {"datetime", "pathlib", "subprocess", "sys", "time", "uuid", "uuid_utils", "apsw"}
+
+WORDS_ANYWHERE = {"job", "worker", "broker", "producer", "ack", "nack", "requeue"}
+WORDS_IN_NAMES = {"manager", "helper", "util", "utils", "base", "common", "info"}
+LINES_MAX = 400
+FUNCTION_LINES_MAX = 66
+
+
+def part(module: str) -> str:
+    """`taskdist.core.task` is of the part `core`."""
+    pieces = module.split(".")
+    return pieces[1] if len(pieces) > 1 else "__init__"
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "taskdist":
+                yield from (f"taskdist.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+def names(path: Path) -> Iterator[str]:
+    """Every name that a file defines, and its own. Those of libraries are not ours to choose."""
+    yield path.stem
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+
+
+def words(name: str) -> set[str]:
+    """`LeaseTable` and `lease_table` are both of the words lease and table."""
+    return set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_import_points_down(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    seen = {part(module) for module in imports(path) if module.split(".")[0] == "taskdist"}
+    assert seen - {own} <= LAYERS[own]
+
+
+def test_the_core_is_pure() -> None:
+    for path in (PACKAGE / "core").glob("*.py"):
+        tops = {module.split(".")[0] for module in imports(path)}
+        assert not tops & IMPURE, path
+
+
+def test_only_convert_and_the_client_touch_messages() -> None:
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if "taskdist.wire.messages" in imports(path)
+        or re.search(r"from taskdist\.wire import .*messages", path.read_text())
+    }
+    # The service names the messages in its methods' types, and reads or builds none.
+    assert users == {"wire/convert.py", "client.py", "distributor/service.py"}
+    service = (PACKAGE / "distributor" / "service.py").read_text()
+    assert "make(" not in service
+    assert "fields(" not in service
+
+
+def test_only_the_codec_and_the_transport_know_private_parts_of_grpclib() -> None:
+    for path in (PACKAGE / "distributor").glob("*.py"):
+        if path.name != "transport.py":
+            assert not re.search(r"stream\._|server\._", path.read_text()), path
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_use_our_words(path: Path) -> None:
+    for name in names(path):
+        assert not words(name) & (WORDS_ANYWHERE | WORDS_IN_NAMES), f"{path}: {name}"
+
+
+def test_the_contract_and_the_documents_use_our_words() -> None:
+    forbidden = re.compile(
+        rf"\b({'|'.join(WORDS_ANYWHERE - {'broker', 'ack'})})s?\b", re.IGNORECASE
+    )
+    for path in (ROOT / "proto/taskdist/v1/taskdist.proto", ROOT / "README.md"):
+        assert not forbidden.findall(path.read_text()), path
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_have_one_subject(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LINES_MAX
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            # What it says and takes is not counted: a command's is its page of help.
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            if body:
+                length = (node.end_lineno or 0) - body[0].lineno
+                assert length < FUNCTION_LINES_MAX, node.name
+
+
+def test_the_state_diagram_is_the_table() -> None:
+    assert lifecycle.diagram() in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def test_the_architecture_names_what_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for file, function in re.findall(r"`((?:\w+/)*\w+\.py):([\w.]+)`", text):
+        places = [path for path in MODULES if str(path).endswith("/" + file)]
+        assert places, file
+        name = function.split(".")[-1]
+        assert any(name in set(names(path)) for path in places), f"{file}: {function}"
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    for document in ROOT.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if not target.startswith("http"):
+                assert (ROOT / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_lock_files_name_no_registry() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        text = path.read_text()
+        assert "--hash=sha256:" in text
+        assert not re.search(r"https?://|--index|file:/", text), path
