@@ -16,6 +16,7 @@ app = typer.Typer(
     name="taskdist",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # else line breaks of the source stand in the help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
