@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import durationpy
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
 
 SECOND_US = 1_000_000
 KIB = 1024
@@ -80,6 +89,9 @@ WATCH_CHANGES_KEPT_MAX = 256
 NAMELESS_AGENTS_REMEMBERED_MAX = 10_000
 """Agents remembered as having sent no lease_id, so that each is logged once."""
 
+PORT_MAX = 65_535
+"""Of TCP."""
+
 TIERS_MAX = 100
 """A tier's rank is one byte of the sort key; people name a handful."""
 
@@ -122,6 +134,22 @@ Duration = Annotated[int, BeforeValidator(_from_text)]
 """Microseconds; text is read as a duration, `30s`."""
 
 
+def check_address(text: str) -> str:
+    """The text, which is HOST:PORT.
+
+    Raises:
+        ValueError: it is not.
+    """
+    host, _, port = text.rpartition(":")
+    if not (host and re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= PORT_MAX):
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return text
+
+
+Address = Annotated[str, AfterValidator(check_address)]
+"""host:port."""
+
+
 def _name(field: str) -> str:
     """What users call a setting: `lease_us` is `lease`."""
     return field.removesuffix("_us")
@@ -149,6 +177,8 @@ class _Settings(BaseModel):
             field = known.get(name)
             if field is None:
                 raise SettingsError(f"{config}: no setting {name!r}; there are: {', '.join(known)}")
+            # A bare number is seconds here, too.
+            value = str(value) if field.endswith("_us") else value
             values[field], places[field] = value, f"{name} in {config}"
         for name, field in known.items():
             variable = f"TASKDIST_{name.upper()}"
@@ -179,10 +209,19 @@ def _one_line(error: ValidationError, places: Mapping[str, str]) -> str:
     reasons = []
     for fault in error.errors():
         field = str(fault["loc"][0]) if fault["loc"] else "settings"
-        reasons.append(
-            f"{places.get(field, _name(field))}: {fault['msg'].removeprefix('Value error, ')}"
-        )
+        reasons.append(f"{places.get(field, _name(field))}: {_reason(field, fault)}")
     return "; ".join(reasons)
+
+
+def _reason(field: str, fault: ErrorDetails) -> str:
+    context = fault.get("ctx", {})
+    for bound, words in (("ge", "at least"), ("le", "at most"), ("gt", "more than")):
+        if bound in context:
+            limit = context[bound]
+            if field.endswith("_us"):
+                limit = f"{limit / SECOND_US:g}s"
+            return f"allowed: {words} {limit}"
+    return fault["msg"].removeprefix("Value error, ")
 
 
 # --- the distributor's ------------------------------------------------------------------------
@@ -191,7 +230,7 @@ def _one_line(error: ValidationError, places: Mapping[str, str]) -> str:
 class DistributorSettings(_Settings):
     """What `taskdist serve` can be told."""
 
-    listen: str = Field("127.0.0.1:50051", pattern=r"^.*:\d{1,5}$")
+    listen: Address = "127.0.0.1:50051"
     """host:port. Loopback, since there are no credentials yet. Port 0 takes a free one."""
 
     insecure: bool = False
@@ -291,7 +330,7 @@ class DistributorSettings(_Settings):
 class AgentSettings(_Settings):
     """What `taskdist agent` can be told."""
 
-    server: str = Field("127.0.0.1:50051", pattern=r"^.*:\d{1,5}$")
+    server: Address = "127.0.0.1:50051"
     """host:port of the distributor."""
 
     slots: int = Field(1, ge=1, le=10_000)

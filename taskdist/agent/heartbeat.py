@@ -7,6 +7,7 @@ given up here, before the distributor may give it to another agent.
 """
 
 import asyncio
+import math
 import random
 import threading
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,9 @@ BEATS_PER_TERM = 3
 
 TRIES_PER_BEAT = 5
 """How often a failed beat is tried again before the next would be due: quick to find a restart."""
+
+PAUSE_MIN_S = 0.01
+"""The shortest pause between two such tries."""
 
 Lost = Callable[[str, str], None]
 """Told of a lease that is over: its id, and why. Called on the heartbeat's own loop."""
@@ -120,6 +124,7 @@ class Heartbeat:
         for start in range(0, len(lease_ids), HEARTBEAT_LEASES_MAX):
             part = lease_ids[start : start + HEARTBEAT_LEASES_MAX]
             timeout_s = min(held[lease_id].lease_s for lease_id in part) / BEATS_PER_TERM
+            timeout_s = min(timeout_s, self._left_s())
             sent_at = self._loop.time()
             try:
                 alive = await client.heartbeat(
@@ -152,10 +157,22 @@ class Heartbeat:
                 self._lost(lease_id, "it could not be renewed in time")
 
     def _pause_s(self) -> float:
-        """Before a failed beat is tried again: a fraction of the time between two, with jitter."""
+        """Before a failed beat is tried again: a fraction of the time between two, with jitter.
+
+        Shorter towards the end of a lease, so that a distributor that is back just before it is
+        found in time.
+        """
         held = self._snapshot().values()
         lease_s = min((lease.lease_s for lease in held), default=1.0)
-        return lease_s / BEATS_PER_TERM / TRIES_PER_BEAT * random.uniform(0.5, 1.0)
+        pause_s = lease_s / BEATS_PER_TERM / TRIES_PER_BEAT * random.uniform(0.5, 1.0)
+        left_s = self._left_s()
+        return min(pause_s, left_s, max(left_s / 2, PAUSE_MIN_S))
+
+    def _left_s(self) -> float:
+        """Until the first lease is over, and has to be given up, whatever is being waited for."""
+        assert self._loop is not None
+        over_at = min((lease.over_at for lease in self._snapshot().values()), default=math.inf)
+        return max(0.0, over_at - self._loop.time())
 
     def _snapshot(self) -> dict[str, _Held]:
         with self._lock:

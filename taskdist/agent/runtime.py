@@ -20,7 +20,14 @@ import structlog
 from taskdist.agent.handlers import Handler
 from taskdist.agent.heartbeat import Heartbeat, Runner, ThreadRunner
 from taskdist.client import Client
-from taskdist.core.errors import Exhausted, InvalidFields, PreconditionFailed, Refused, Unavailable
+from taskdist.core.errors import (
+    Exhausted,
+    InvalidFields,
+    PreconditionFailed,
+    Refused,
+    TaskNotFound,
+    Unavailable,
+)
 from taskdist.reports import Work
 from taskdist.settings import SECOND_US, AgentSettings
 from taskdist.signals import Signals
@@ -186,10 +193,13 @@ class Agent:
             self._free.release()
 
     async def _handle(self, work: Work) -> bytes:
+        limit = asyncio.timeout(work.run_timeout_s)
         try:
-            async with asyncio.timeout(work.run_timeout_s):
+            async with limit:
                 return await self._handlers[work.kind](work)
         except TimeoutError as error:
+            if not limit.expired():
+                raise
             raise TimeoutError(f"not done within {work.run_timeout_s} s") from error
 
     async def _finish(self, run: _Run) -> None:
@@ -212,7 +222,7 @@ class Agent:
                 # The result cannot be kept, and would not be the next time.
                 error = f"the outcome was not accepted: {refusal}"
                 message = await self._patiently(lambda: self._complete(work, b"", error))
-        except PreconditionFailed as refusal:
+        except (PreconditionFailed, TaskNotFound) as refusal:
             log.warning("outcome refused", **self._names(work), reason=str(refusal))
             return
         event = "task failed" if error else "task succeeded"

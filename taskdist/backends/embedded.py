@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -95,12 +96,14 @@ class EmbeddedBackend:
 
     async def close(self) -> None:
         """See `Backend.close`."""
-        self._check_open()
+        if self._failure is None:
+            self._check_open()
         self._closing = True
         if self._failure is None:
             # Once this is answered, so is all that came before it, and leases that nobody was left
             # to hear of have been asked back.
-            await self._wait_for(Request(commands.StopTakes()))
+            with suppress(Unavailable):  # The store failed meanwhile; the listener hears of it.
+                await self._wait_for(Request(commands.StopTakes()))
         self._ending = True
         self._runner.wake()
         await self._runner.finished()
@@ -118,12 +121,16 @@ class EmbeddedBackend:
             return await self._wait_for(request)
         except asyncio.CancelledError:
             if isinstance(asked, commands.Take):
-                self._post(Withdraw(request))
+                future = request.reply_to
+                if future.done() and not future.cancelled():
+                    self._take_back(request.answer)  # Answered in this same turn of the loop.
+                else:
+                    self._post(Withdraw(request))
             raise
 
     async def _wait_for(self, request: Request) -> Any:
         request.reply_to = future = self._loop.create_future()
-        self._inbox.put(request)
+        self._inbox.put(request, always=isinstance(request.asked, commands.StopTakes))
         self._runner.wake()
         return await future
 

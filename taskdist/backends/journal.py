@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
+from pydantic import ValidationError
 
 from taskdist.backends.store_file import PAGE_BYTES, lock, open_writer, unlock
 from taskdist.core.commands import Change
@@ -72,6 +73,9 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
             (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
         )
         return Task(lease=lease, **values)
+    except ValidationError as error:
+        faults = ", ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        raise BadRow(f"task row {row[0]!r}: {faults}") from None
     except (ValueError, AttributeError) as error:
         raise BadRow(f"task row {row[0]!r}: {error}") from None
 
@@ -182,9 +186,12 @@ class Journal:
         for row in self.connection.execute(query):
             try:
                 lease = decode_lease(row[split:], 0).extended(served_us)
-                yield decode_task(row[:split], lease)
+                task = decode_task(row[:split], lease)
             except (BadRow, TypeError) as error:
                 yield BadRow(str(error))
+            else:
+                leased = task.state is TaskState.LEASED
+                yield task if leased else BadRow(f"task row {row[0]!r}: leased, yet {task.state}")
 
     def ready(self, after: int, until: int) -> list[tuple[Any, ...]]:
         """(queue, kind, retry_count, user_tier, est, enqueued, sequence) of the ready tasks whose
@@ -244,8 +251,8 @@ class Journal:
     def checkpoint(self, *, truncate: bool = False) -> None:
         """Copies the log into the database as far as readers allow; may cut it to nothing."""
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
-        # A reader may be in the way: then the log stays as it is until the next time.
-        with suppress(apsw.BusyError):
+        # A reader may be in the way, or the disk full: then the log stays as it is until next time.
+        with suppress(apsw.BusyError, apsw.FullError):
             self.connection.wal_checkpoint(mode=mode)
 
     def log_bytes(self) -> int:
@@ -272,7 +279,8 @@ class Journal:
 
     def _insert_lease(self, sequence: int, lease: Lease) -> int:
         return self._write(
-            "INSERT INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            # Or replace: one that was set aside must not be in the way of this one.
+            "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 sequence,
                 lease.lease_id,

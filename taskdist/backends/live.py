@@ -44,6 +44,8 @@ class Live:
         """Lanes in which a task became ready since those who wait were last served."""
         self._journal = journal
         self._settings = settings
+        self._aside: set[int] = set()
+        """Sequences of rows that could not be read when it was their turn."""
         self._loaded_to = 0
         self._load_to = last_sequence
 
@@ -81,9 +83,9 @@ class Live:
 
     def move(self, before: Task | None, after: Task | None) -> None:
         """Brings queue and leases from one version of a task to another."""
-        if before and before.state is TaskState.READY and before.sequence <= self._known_to:
+        if before and self._is_queued(before):
             self.queue.remove(_lane(before), self._key(before))
-        if after and after.state is TaskState.READY and after.sequence <= self._known_to:
+        if after and self._is_queued(after):
             self.queue.add(_lane(after), self._key(after))
             self.became_ready[_lane(after)] = None
         if before is None and after:
@@ -93,10 +95,10 @@ class Live:
         if after and after.lease:
             self.leases.put(after)
 
-    @property
-    def _known_to(self) -> float:
-        """Up to which sequence ready tasks are in the queue: while loading, not all of them."""
-        return self._loaded_to if self.is_loading else float("inf")
+    def _is_queued(self, task: Task) -> bool:
+        """Whether a task is to be in the queue: ready, loaded by now, and not set aside."""
+        loaded = not self.is_loading or task.sequence <= self._loaded_to
+        return task.state is TaskState.READY and loaded and task.sequence not in self._aside
 
     def lanes_to_serve(self) -> list[Lane]:
         """The lanes of `became_ready` that still have a task."""
@@ -135,16 +137,18 @@ class Live:
     def _find_take(self, asked: commands.Take) -> Found:
         tasks: list[Task] = []
         data: list[bytes] = []
-        for key in self.queue.first(asked.queues, asked.kinds, asked.slots):
-            try:
-                task, task_data = self._journal.task_with_data(sequence_of(key))
-            except BadRow as reason:
-                self._set_aside(key, asked, reason)
-                return self._find_take(asked)
-            if data and sum(map(len, data)) + len(task_data) > GRANT_BYTES_MAX:
-                break
-            tasks.append(task)
-            data.append(task_data)
+        # Again, when all of these were set aside.
+        while not tasks and (keys := self.queue.first(asked.queues, asked.kinds, asked.slots)):
+            for key in keys:
+                try:
+                    task, task_data = self._journal.task_with_data(sequence_of(key))
+                except BadRow as reason:
+                    self._set_aside(key, asked, reason)
+                    continue
+                if data and sum(map(len, data)) + len(task_data) > GRANT_BYTES_MAX:
+                    break
+                tasks.append(task)
+                data.append(task_data)
         return Found(tasks=tasks, data=data)
 
     def _find_held(self, asked: commands.Heartbeat) -> list[Task]:
@@ -175,6 +179,7 @@ class Live:
         """A row that cannot be read: it stays where it is, for people, and blocks nobody."""
         log.error("row set aside", sequence=sequence_of(key), reason=str(reason))
         self.queue.discard(asked.queues, asked.kinds, key)
+        self._aside.add(sequence_of(key))
 
     def position(self, task: Task) -> int:
         """Where a task stands in its queue; 0 when it is not ready."""

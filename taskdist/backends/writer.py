@@ -69,6 +69,8 @@ class Writer:
         self._settings = settings
         self._waiting: WaitingAgents[Request] = WaitingAgents()
         self._deferred: list[Request] = []
+        self._in_hand: list[Request] = []
+        """Those of this step and those who waited and were served in it."""
         self._stopping = False
         self._batch = Batch()
         self._full_until_us = 0
@@ -104,10 +106,13 @@ class Writer:
         else:
             requests = [*self._deferred, *requests]
             self._deferred = []
+        self._in_hand = list(requests)
         try:
-            return self._run(requests, whole=True)
+            batch = self._run(requests, whole=True)
         except apsw.FullError:
-            return self._run_alone([*requests, *self._batch.answered])
+            batch = self._run_alone([*requests, *self._batch.answered])
+        self._in_hand = []
+        return batch
 
     def next_due_us(self) -> int:
         """How long to wait for a request before the next step."""
@@ -131,14 +136,21 @@ class Writer:
         """Saves the clocks and closes the journal."""
         _, served_us = self._clock.read()
         clocks = Clocks(served_us, self._newest_enqueued_us, self._live.last_sequence)
-        self._journal.save_clocks(clocks)
-        self._journal.commit(clocks)
+        try:
+            self._journal.save_clocks(clocks)
+            self._journal.commit(clocks)
+        except apsw.FullError:
+            self._journal.rollback()  # What was served since the last commit is forgotten.
         self._journal.close()
 
     def abandon(self) -> list[Request]:
-        """Closes the journal without another write, after it failed. Returns what was waiting."""
+        """Closes the journal without another write, after it failed.
+
+        Returns:
+            The requests that were not answered.
+        """
         self._journal.abandon()
-        return self._waiting.all() + self._deferred
+        return self._in_hand + self._waiting.all() + self._deferred
 
     def check(self) -> None:
         """Asserts that its parts agree. For tests, after every step."""
@@ -173,7 +185,7 @@ class Writer:
 
         Submits and takes are refused, also those that this batch had served from among the waiting.
         """
-        total = Batch()
+        total = Batch(moment=self._batch.moment)
         self._full_until_us = self._clock.read()[1] + FULL_RETRY_US
         log.error("disk full", store=str(self._journal.path))
         for request in {id(request): request for request in requests}.values():
@@ -184,6 +196,7 @@ class Writer:
                 batch = self._run([request], whole=False)
                 total.answered += batch.answered
                 total.changes += batch.changes
+                total.rows += batch.rows
             except apsw.FullError:
                 request.answer = StoreFull()
                 total.answered.append(request)
@@ -264,13 +277,14 @@ class Writer:
 
     def _serve_waiting(self) -> None:
         """Gives what became ready in this batch to those who wait for it, longest first."""
-        while self._live.became_ready:
+        while self._live.became_ready and not self._stopping:
             lanes = self._live.lanes_to_serve()
             request = self._waiting.first(lanes)
             if request is None:
                 self._live.became_ready.clear()
                 return
             self._waiting.discard(request)
+            self._in_hand.append(request)
             self._batch.answered.append(request)
             request.answer = self._answer(request.asked)
 
@@ -278,6 +292,7 @@ class Writer:
         over = self._waiting.due(self._batch.moment.served_us)
         for request in self._waiting.all() if self._stopping else over:
             self._waiting.discard(request)
+            self._in_hand.append(request)
             request.answer = Grants()
             self._batch.answered.append(request)
 

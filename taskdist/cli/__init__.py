@@ -55,7 +55,8 @@ def root(
 def main() -> None:
     """The console script. A user's mistake is one line; only a bug has a traceback."""
     try:
-        code = app(standalone_mode=False)
+        # Named also under `python -m taskdist`, of which typer makes a name no shell can complete.
+        code = app(prog_name="taskdist", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         explained = explain(error)
         if explained is None:

@@ -39,6 +39,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return "", error.exit_code
     if isinstance(error, TyperException):
         return error.format_message(), error.exit_code
+    if isinstance(error, UnicodeEncodeError):  # bytes on the command line that are no text
+        return f"{error.object!r} is not UTF-8", USAGE
     for kind, code in EXIT_CODES:
         if isinstance(error, kind):
             return str(error), code

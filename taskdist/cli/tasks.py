@@ -165,4 +165,4 @@ def _read_data(text: str) -> bytes:
                 return file.read(DATA_BYTES_MAX + 1)
         except OSError as error:
             raise SettingsError(f"--data: {path}: {error.strerror}") from None
-    return text.encode()
+    return text.encode(errors="surrogateescape")  # bytes that are no UTF-8, as they were typed

@@ -10,7 +10,7 @@ from taskdist.client import Client
 from taskdist.core.errors import TaskNotFound, Unavailable
 from taskdist.core.task import TaskState
 from taskdist.reports import TaskReport
-from taskdist.settings import ID_ENDING_LENGTH_MIN, SettingsError
+from taskdist.settings import ID_ENDING_LENGTH_MIN, SettingsError, check_address
 
 T = TypeVar("T")
 
@@ -24,9 +24,10 @@ def run(server: str, work: Callable[[Client], Awaitable[T]]) -> T:
     Raises:
         SettingsError: the server is not HOST:PORT.
     """
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise SettingsError(f"--server: {server!r} is not HOST:PORT")
+    try:
+        check_address(server)
+    except ValueError as error:
+        raise SettingsError(f"--server: {error}") from None
 
     async def with_client() -> T:
         async with Client(server) as client:

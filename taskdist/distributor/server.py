@@ -115,8 +115,6 @@ def bind(settings: DistributorSettings) -> socket.socket:
     """
     host, _, port = settings.listen.rpartition(":")
     host = host.strip("[]")
-    if int(port) > 65_535:
-        raise SettingsError(f"--listen {settings.listen}: allowed ports: 0 to 65535")
     try:
         sock = listening_socket(host, int(port))
     except OSError as error:
@@ -159,6 +157,8 @@ async def serve(settings: DistributorSettings) -> None:
     await _first(stopping, stop.asked_again)
     if not stopping.done():
         raise SystemExit(128 + stop.asked_again.result())
+    if distributor.failure.done():
+        raise distributor.failure.result() from stopping.exception()
     stopping.result()
     log.info("stopped")
 

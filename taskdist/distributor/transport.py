@@ -20,7 +20,7 @@ from grpclib.protocol import H2Protocol
 from grpclib.server import Server as GrpclibServer
 from grpclib.server import Stream
 
-from taskdist.core.errors import Refused
+from taskdist.core.errors import BadField, Refused, TooLarge
 from taskdist.settings import CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES
 from taskdist.wire.codec import Codec
 from taskdist.wire.statuses import to_status
@@ -146,7 +146,7 @@ async def _receive(stream: AnyStream) -> Any:
     grpclib buffers whatever length is claimed (its issue #195), answers a compressed message with
     UNKNOWN and a traceback, and hands None to a method whose caller sent no message at all.
     """
-    prefix = await stream._stream.recv_data(_PREFIX.size)
+    prefix = await _read(stream, _PREFIX.size)
     if not prefix:
         if stream._cardinality.client_streaming:
             return None
@@ -156,6 +156,20 @@ async def _receive(stream: AnyStream) -> Any:
         raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not supported")
     if length > MESSAGE_BYTES_MAX:
         text = f"a message of {length} bytes; allowed: at most {MESSAGE_BYTES_MAX}"
-        raise GRPCError(Status.RESOURCE_EXHAUSTED, text)
-    data = await stream._stream.recv_data(length)
+        raise TooLarge([BadField("request", text)])
+    data = await _read(stream, length)
+    if len(data) < length:
+        raise _cut_short()
     return stream._codec.decode(data, stream._recv_type)
+
+
+async def _read(stream: AnyStream, size: int) -> bytes:
+    """So many bytes, or none at the end of the stream."""
+    try:
+        return await stream._stream.recv_data(size)
+    except AssertionError:  # grpclib's way to say that some came, but fewer
+        raise _cut_short() from None
+
+
+def _cut_short() -> GRPCError:
+    return GRPCError(Status.INVALID_ARGUMENT, "the call was closed within a message")

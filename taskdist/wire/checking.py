@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 from taskdist.core.errors import BadField, InvalidFields, TooLarge
 from taskdist.settings import NAME_PATTERN, SECOND_US
@@ -24,8 +25,9 @@ class Faults:
         self.large: list[BadField] = []
 
     def reject(self, field: str, reason: str) -> None:
-        """Notes a bad field."""
-        self.bad.append(BadField(field, reason))
+        """Notes a bad field; of several faults of one field the first."""
+        if all(field != bad.field for bad in self.bad):
+            self.bad.append(BadField(field, reason))
 
     def add(self, field: str, value: object, allowed: str) -> None:
         """Notes a bad value, and which ones are allowed."""
@@ -40,6 +42,13 @@ class Faults:
         if not (_NAME.fullmatch(value) or (optional and not value)):
             self.add(field, value, NAMES + (", or nothing" if optional else ""))
         return value
+
+    def names(self, field: str, values: Sequence[str], limit: int) -> tuple[str, ...]:
+        """Names, as they came, each once."""
+        if len(values) > limit:
+            self.reject(field, f"{len(values)} of them; allowed: at most {limit}")
+            return ()
+        return tuple(self.name(field, value) for value in dict.fromkeys(values))
 
     def task_id(self, value: str, field: str = "task_id") -> str:
         """A task's id, in lower case."""

@@ -80,15 +80,15 @@ def take(message: wire.FetchTaskRequest, token: str) -> commands.Take:
     """What an agent asks for."""
     m = fields(message)
     faults = Faults()
-    queues = tuple(faults.name("queues", queue) for queue in m.queues) or ("default",)
-    kinds = tuple(faults.name("kinds", kind) for kind in m.kinds)
+    queues = faults.names("queues", m.queues, LANES_PER_AGENT_MAX) or ("default",)
+    kinds = faults.names("kinds", m.kinds, LANES_PER_AGENT_MAX)
     if len(queues) * max(1, len(kinds)) > LANES_PER_AGENT_MAX:
         faults.reject("queues", f"queues times kinds; allowed: at most {LANES_PER_AGENT_MAX}")
     command = commands.Take(
         agent_id=faults.name("agent_id", m.agent_id),
         session=faults.name("session", m.session, optional=True),
-        queues=tuple(dict.fromkeys(queues)),
-        kinds=tuple(dict.fromkeys(kinds)),
+        queues=queues,
+        kinds=kinds,
         slots=1,
         wait_us=faults.seconds("wait_seconds", m.wait_seconds or 0.0, WAIT_MAX_US),
         token=token,
@@ -117,8 +117,8 @@ def complete(message: wire.CompleteTaskRequest) -> commands.Settle:
 
 def _error_text(error: str, result: bytes) -> str:
     """The error, or else the result, or else a word: cut to the limit at a whole character."""
-    data = error.encode() or result or b"failed"
-    return data[:ERROR_BYTES_MAX].decode("utf-8", "ignore")
+    data = error.encode() or result
+    return data[:ERROR_BYTES_MAX].decode("utf-8", "ignore") or "failed"
 
 
 def release(message: wire.ReleaseTaskRequest) -> commands.Settle:
@@ -169,12 +169,13 @@ def list_tasks(message: wire.ListTasksRequest) -> ListTasks:
     """Which tasks to list."""
     m = fields(message)
     faults = Faults()
-    states = tuple(state for state in map(_core_state, m.states) if state)
-    if len(states) != len(m.states):
-        faults.add("states", [int(state) for state in m.states], ", ".join(TaskState))
+    numbers = dict.fromkeys(m.states)
+    states = tuple(state for state in map(_core_state, numbers) if state)
+    if len(states) != len(numbers):
+        faults.add("states", [int(state) for state in numbers], ", ".join(TaskState))
     ending = m.id_ending.lower().replace("-", "")
     digits = f"[0-9a-f]{{{ID_ENDING_LENGTH_MIN},32}}"
-    if ending and not re.fullmatch(digits, ending):
+    if m.id_ending and not re.fullmatch(digits, ending):
         faults.add("id_ending", m.id_ending, f"{ID_ENDING_LENGTH_MIN} or more of 0-9 a-f")
     if m.page_size > PAGE_SIZE_MAX:
         faults.add("page_size", m.page_size, f"0 to {PAGE_SIZE_MAX}")

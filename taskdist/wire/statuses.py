@@ -13,6 +13,10 @@ from taskdist.core.errors import BadField, InvalidFields, TooLarge
 _RETRY_AFTER_S = 1
 """When to try again what was exhausted: waiting tasks and disks change in seconds."""
 
+_TEXT_LENGTH_MAX = 2_000
+"""Characters of a status's text. It travels in a header: clients take 8 KiB of these, and packing a
+long one takes time that grows with its square. The details name the fields all the same."""
+
 STATUSES: list[tuple[type[errors.Refused], Status]] = [
     (errors.TooLarge, Status.RESOURCE_EXHAUSTED),
     (errors.InvalidFields, Status.INVALID_ARGUMENT),
@@ -38,7 +42,10 @@ def to_status(refusal: errors.Refused) -> GRPCError:
     elif isinstance(refusal, errors.Exhausted):
         details.append(RetryInfo(retry_delay=Duration(seconds=_RETRY_AFTER_S)))
     status = next(status for kind, status in STATUSES if isinstance(refusal, kind))
-    return GRPCError(status, str(refusal), details)
+    text = str(refusal)
+    if len(text) > _TEXT_LENGTH_MAX:
+        text = text[: _TEXT_LENGTH_MAX - 3] + "..."
+    return GRPCError(status, text, details)
 
 
 def from_status(error: GRPCError) -> errors.Refused | None:

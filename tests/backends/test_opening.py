@@ -1,0 +1,161 @@
+"""A store that cannot be used is refused in one line, and left as it was."""
+
+import os
+import re
+import sqlite3
+from pathlib import Path
+
+import apsw
+import pytest
+
+from taskdist.backends.journal import Journal
+from taskdist.backends.store_file import APPLICATION_ID, SCHEMA_VERSION
+from taskdist.core.errors import StoreFailed, StoreUnusable
+from tests.support.backends import Rig
+
+
+async def refusal(path: Path) -> str:
+    """The line that says why this store is refused."""
+    with pytest.raises(StoreUnusable) as refused:
+        await Rig(f"sqlite:{path}").open()
+    line = str(refused.value)
+    assert "\n" not in line
+    assert str(path) in line
+    return line
+
+
+def write(path: Path, *statements: str) -> None:
+    """Runs SQL on a file that nobody has open."""
+    connection = apsw.Connection(os.fspath(path))
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+async def test_a_second_owner_is_refused_and_told_who_has_it(kept: Rig) -> None:
+    line = await refusal(kept.path)
+    assert re.search(rf"in use by another distributor \(process {os.getpid()}\)", line)
+    await kept.submit()
+    assert kept.hearer.failure is None
+
+
+async def test_the_lock_is_free_after_the_close(kept: Rig) -> None:
+    await kept.submit()
+    await kept.close()
+    other = Rig(kept.settings.store)
+    await other.open()
+    assert len(await other.take_all()) == 1
+    await other.close()
+
+
+async def test_a_refused_store_is_not_locked(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    path.write_bytes(b"not a database, but long enough to be looked at as one" * 40)
+    await refusal(path)
+    path.unlink()
+    rig = Rig(f"sqlite:{path}")
+    await rig.open()
+    await rig.close()
+
+
+@pytest.mark.parametrize("content", [b"hello, world\n", b"\x00" * 1000, b"GIF89a" * 2000])
+async def test_a_file_that_is_not_sqlites_is_refused_and_left_alone(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    assert "not a taskdist store" in await refusal(path)
+    assert path.read_bytes() == content
+
+
+async def test_the_sqlite_file_of_another_program_is_refused_and_left_alone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE task (id)")
+    connection.close()
+    before = path.read_bytes()
+    assert "some other SQLite file" in await refusal(path)
+    assert path.read_bytes() == before
+
+
+async def test_a_store_of_a_newer_taskdist_is_refused_and_left_alone(kept: Rig) -> None:
+    await kept.submit()
+    await kept.close()
+    write(kept.path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    before = kept.path.read_bytes()
+    line = await refusal(kept.path)
+    assert f"has version {SCHEMA_VERSION + 1}, made by a newer taskdist" in line
+    assert kept.path.read_bytes() == before
+
+
+async def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    path.touch()
+    rig = Rig(f"sqlite:{path}")
+    await rig.open()
+    await rig.close()
+    connection = apsw.Connection(os.fspath(path))
+    assert connection.pragma("application_id") == APPLICATION_ID
+    connection.close()
+
+
+async def test_a_path_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert "No such file or directory" in await refusal(tmp_path / "missing" / "tasks.db")
+    assert "Not a directory" in await refusal(file / "tasks.db")
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    assert "cannot be opened" in await refusal(directory)
+
+
+async def test_a_directory_that_may_not_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for the system's refusal: root, who may run this, may write anywhere."""
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert "cannot be used: Permission denied" in await refusal(tmp_path / "tasks.db")
+
+
+async def test_a_file_that_is_read_only_is_refused(
+    kept: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kept.close()
+    connect = apsw.Connection
+
+    def connect_read_only(path: str) -> apsw.Connection:
+        return connect(path, flags=apsw.SQLITE_OPEN_READONLY)
+
+    monkeypatch.setattr(apsw, "Connection", connect_read_only)
+    assert "cannot be written" in await refusal(kept.path)
+
+
+async def test_a_file_that_another_program_is_writing_is_refused(kept: Rig) -> None:
+    await kept.close()
+    other = apsw.Connection(os.fspath(kept.path))
+    other.execute("BEGIN IMMEDIATE")
+    assert "in use by another program" in await refusal(kept.path)
+    other.close(force=True)
+
+
+async def test_a_damaged_store_is_a_failed_one_and_not_locked(kept: Rig) -> None:
+    """People have to look at it, or bring a backup back; the lock is not in their way."""
+    await kept.submit()
+    await kept.close()
+    write(kept.path, "DROP TABLE lease")
+    for _ in range(2):
+        with pytest.raises(StoreFailed, match="cannot be read") as failed:
+            await Rig(kept.settings.store).open()
+        assert "\n" not in str(failed.value)
+
+
+def test_a_journal_in_memory_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Journal(None, "strict", ("paid",)).close()
+    assert list(tmp_path.iterdir()) == []

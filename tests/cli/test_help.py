@@ -1,0 +1,74 @@
+"""Help, version, and what is said to somebody who mistypes."""
+
+from importlib.metadata import version
+
+import pytest
+from typer.main import get_group
+
+from taskdist.cli import app
+from tests.cli.conftest import CommandLine
+
+VERBS = sorted(get_group(app).commands)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_explains_every_option(verb: str, taskdist: CommandLine) -> None:
+    ended = taskdist(verb, "--help")
+    text = ended.out.decode()
+    assert (ended.code, ended.err) == (0, "")
+    for parameter in get_group(app).commands[verb].params:
+        for option in parameter.opts:
+            assert option in text or not option.startswith("-")
+        assert getattr(parameter, "help", None), f"{parameter.name} is not explained"
+    assert f"taskdist {verb}" in text, "an example"
+
+
+def test_the_help_of_all_names_every_verb(taskdist: CommandLine) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        text = taskdist(*arguments).out.decode()
+        assert all(verb in text for verb in VERBS)
+
+
+def test_it_says_its_version(taskdist: CommandLine) -> None:
+    assert taskdist("--version").out.decode() == f"taskdist {version('taskdist')}\n"
+
+
+def test_a_shell_can_complete_verbs_and_options(
+    taskdist: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert b"_TASKDIST_COMPLETE=complete_bash" in taskdist("--show-completion", "bash").out
+
+    def completed(typed: str) -> list[str]:
+        monkeypatch.setenv("_TASKDIST_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+        return taskdist().out.decode().split()
+
+    assert completed("taskdist su") == ["submit"]
+    assert completed("taskdist submit --ti") == ["--tier", "--time", "--timeout"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sumbit"], "Did you mean 'submit'"),
+        (["submit", "--teir", "paid"], "--teir"),
+        (["submit", "--max-retries", "many"], "--max-retries"),
+        (["list", "--limit", "0"], "--limit"),
+        (["show"], "Missing argument"),
+        (["agent", "--slots", "0"], "--slots: allowed: at least 1"),
+        (["agent", "two words"], "NAME: 'two words' is not allowed"),
+        (["serve", "--store", "mysql:tasks"], "write sqlite:PATH or memory:"),
+        (["list", "--server", "localhost"], "--server: 'localhost' is not HOST:PORT"),
+        (["list", "--state", "asleep"], "scheduled, ready, leased, succeeded, dead, cancelled"),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_2(
+    arguments: list[str], says: str, taskdist: CommandLine
+) -> None:
+    ended = taskdist(*arguments)
+    assert (ended.code, ended.out) == (2, b"")
+    assert len(ended.lines) == 1
+    assert ended.lines[0].startswith("taskdist: ")
+    assert says in ended.lines[0]

@@ -1,0 +1,83 @@
+"""A distributor that cannot start says why in one line and exits 2; 74 if its store is damaged.
+
+All of them are started at once, beside one that runs, and then looked at one by one.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.processes import Processes
+
+
+class Refused(NamedTuple):
+    """Flags of `taskdist serve`, and what becomes of it. `{}` names come from `places`."""
+
+    flags: str
+    says: str
+    code: int = 2
+
+
+REFUSED = {
+    "store of another distributor": Refused("--store sqlite:{taken_store}", "another distributor"),
+    "port in use": Refused("--listen {taken_address}", "in use"),
+    "no such directory": Refused("--store sqlite:{directory}/none/tasks.db", "none"),
+    "somebody else's file": Refused("--store sqlite:{text}", "{text}"),
+    "bad lease": Refused("--lease soon", "--lease: 'soon' is not a duration"),
+    "bad TOML": Refused("--config {text}", "not a TOML file"),
+    "beyond loopback": Refused("--listen 0.0.0.0:0", "--insecure"),
+    "damaged store": Refused("--store sqlite:{damaged}", "{damaged}", code=74),
+}
+
+
+@pytest.fixture(scope="module")
+def places(refusing: Processes) -> dict[str, str]:
+    """What the flags refer to."""
+    directory = refusing.directory
+    text, damaged = directory / "notes.txt", directory / "damaged.db"
+    text.write_text("These are notes, neither TOML nor a store.\n" * 100)
+    taken = refusing.serve()
+    taken_store = directory / "tasks.db"
+    # A copy with a header that is ours, and nothing sound after it.
+    damaged.write_bytes(taken_store.read_bytes()[:100] + b"\xff" * 100_000)
+    return {
+        "taken_store": str(taken_store),
+        "taken_address": taken.address,
+        "directory": str(directory),
+        "text": str(text),
+        "damaged": str(damaged),
+    }
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Where all of them run."""
+    with Processes(tmp_path_factory.mktemp("refused")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def ends(refusing: Processes, places: dict[str, str]) -> dict[str, tuple[int, list[str]]]:
+    """The exit code and the lines on stderr of each."""
+    spawned = {
+        name: refusing.spawn(
+            # A later flag wins over an earlier one.
+            *("serve", "--listen", "127.0.0.1:0", "--store", "memory:"),
+            *refused.flags.format(**places).split(),
+        )
+        for name, refused in REFUSED.items()
+    }
+    return {name: (one.wait_end(), one.texts()) for name, one in spawned.items()}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_says_why_in_one_line(
+    name: str, ends: dict[str, tuple[int, list[str]]], places: dict[str, str]
+) -> None:
+    code, lines = ends[name]
+    refused = REFUSED[name]
+    assert code == refused.code
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("taskdist: ")
+    assert refused.says.format(**places) in lines[0]

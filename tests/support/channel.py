@@ -1,0 +1,96 @@
+"""An in-memory channel to a real `Distributor`: our own server class, the real codec, no port.
+
+What `grpclib.testing.ChannelFor` is, but around the server that is shipped, with connections that
+can be closed. All in one event loop, so that it runs on a virtual clock as well as on a real one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from grpclib.client import Channel
+from grpclib.encoding.proto import ProtoStatusDetailsCodec
+from grpclib.protocol import H2Protocol
+
+from taskdist.backends.embedded import EmbeddedBackend
+from taskdist.backends.protocol import Backend
+from taskdist.backends.runner import LoopRunner
+from taskdist.client import Client
+from taskdist.core.errors import Unavailable
+from taskdist.distributor.server import Distributor
+from taskdist.distributor.transport import Server, windows
+from taskdist.settings import DistributorSettings
+from taskdist.wire.codec import Codec
+from tests.support.clocks import loop_clock
+
+
+class _End(asyncio.Transport):
+    """One end of a connection. Closing it is what a closed TCP connection is to either side."""
+
+    def __init__(self, protocol: H2Protocol) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._protocol = protocol
+        self._closing = False
+        self.peer = self
+
+    def write(self, data: Any) -> None:
+        if data and not self._closing:
+            self._loop.call_soon(self.peer._receive, bytes(data))
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._loop.call_soon(self._protocol.connection_lost, None)
+            self._loop.call_soon(self.peer.close)
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def _receive(self, data: bytes) -> None:
+        if not self._closing:
+            self._protocol.data_received(data)
+
+
+class MemoryChannel(Channel):
+    """A channel that connects to a server in the same process, again if the connection was lost."""
+
+    def __init__(self, server: Server) -> None:
+        details = ProtoStatusDetailsCodec()
+        super().__init__(codec=Codec(), status_details_codec=details, config=windows())
+        self._to = server
+
+    async def _create_connection(self) -> H2Protocol:
+        near, far = self._protocol_factory(), self._to._protocol_factory()
+        near_end, far_end = _End(near), _End(far)
+        near_end.peer, far_end.peer = far_end, near_end
+        near.connection_made(near_end)
+        far.connection_made(far_end)
+        return near
+
+
+def connect(distributor: Distributor) -> Client:
+    """A client with a connection of its own. Closing it is losing that connection."""
+    return Client("in memory", channel=MemoryChannel(distributor.server))
+
+
+def embedded(settings: DistributorSettings) -> EmbeddedBackend:
+    """A backend that runs in the event loop, by the event loop's clock."""
+    return EmbeddedBackend(settings, loop_clock(settings), LoopRunner())
+
+
+@asynccontextmanager
+async def distributor_channel(
+    settings: DistributorSettings | None = None, backend: Backend | None = None
+) -> AsyncIterator[tuple[Client, Distributor]]:
+    """A distributor that serves, and a client of it. Stopped at the end unless it was before."""
+    settings = settings or DistributorSettings(store="memory:")
+    distributor = Distributor(settings, backend or embedded(settings))
+    await distributor.open()
+    async with connect(distributor) as client:
+        try:
+            yield client, distributor
+        finally:
+            with suppress(Unavailable):
+                await distributor.stop(0)
