@@ -293,7 +293,9 @@ class _Errors:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         expected: Refused | None = None
         if isinstance(error, GRPCError):
-            expected = from_status(error)
+            # A status that is none of ours comes from something between us, or from a bug there.
+            text = f"{self._server}: {error.status.name}: {error.message or 'no reason given'}"
+            expected = from_status(error) or Unavailable(text)
             if error.status in (Status.DEADLINE_EXCEEDED, Status.CANCELLED):
                 expected = Unavailable(f"{self._server}: no answer in time")
         elif isinstance(error, TimeoutError):

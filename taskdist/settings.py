@@ -134,6 +134,17 @@ Duration = Annotated[int, BeforeValidator(_from_text)]
 """Microseconds; text is read as a duration, `30s`."""
 
 
+def check_name(text: str) -> str:
+    """The text, which is a name.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise ValueError(f"{text!r} is not a name: 1 to 64 of A-Z a-z 0-9 . _ -")
+    return text
+
+
 def check_address(text: str) -> str:
     """The text, which is HOST:PORT.
 
@@ -311,10 +322,7 @@ class DistributorSettings(_Settings):
             raise ValueError(f"name 1 to {TIERS_MAX} tiers")
         if len(set(tiers)) != len(tiers):
             raise ValueError("a tier is named twice")
-        for tier in tiers:
-            if not re.fullmatch(NAME_PATTERN, tier):
-                raise ValueError(f"{tier!r} is not a name: 1 to 64 of A-Z a-z 0-9 . _ -")
-        return tiers
+        return tuple(map(check_name, tiers))
 
     @field_validator("store")
     @classmethod
@@ -351,7 +359,7 @@ class AgentSettings(_Settings):
     drain_timeout_us: Duration = Field(30 * SECOND_US, le=86_400 * SECOND_US)
     """How long a stop waits for running tasks before it hands them back: what Kubernetes allows."""
 
-    wait_us: Duration = Field(30 * SECOND_US, ge=0, le=WAIT_MAX_US)
+    wait_us: Duration = Field(30 * SECOND_US, ge=SECOND_US // 10, le=WAIT_MAX_US)
     """How long one FetchTask waits: half of what is allowed, so that a dead peer is noticed."""
 
     backoff_us: Duration = Field(100_000, ge=1_000)
@@ -364,3 +372,8 @@ class AgentSettings(_Settings):
     @classmethod
     def _split(cls, queues: object) -> object:
         return [queue.strip() for queue in queues.split(",")] if isinstance(queues, str) else queues
+
+    @field_validator("queues")
+    @classmethod
+    def _check_queues(cls, queues: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(check_name, queues))

@@ -130,8 +130,9 @@ class Heartbeat:
                 alive = await client.heartbeat(
                     agent_id=self._agent_id, lease_ids=part, timeout_s=timeout_s
                 )
-            except Refused as reason:
-                log.warning("heartbeat failed", reason=str(reason), leases=len(part))
+            except Exception as reason:  # Whatever it is, without beats every lease would be lost.
+                text = str(reason) if isinstance(reason, Refused) else repr(reason)
+                log.warning("heartbeat failed", reason=text, leases=len(part))
                 return False
             self._note(part, alive, sent_at)
         return True

@@ -195,6 +195,7 @@ class EmbeddedBackend:
             if self._writer.is_loading:
                 self._writer.load_some()
             batch = self._writer.step(requests)
+            self._inbox.deferred_bytes = self._writer.deferred_bytes
             if batch.answered or batch.changes:
                 self._loop.call_soon_threadsafe(self._speak, batch)
             self._checkpoints.after(batch, self._writer)
@@ -221,6 +222,8 @@ class _Inbox:
         self._lock = threading.Lock()
         self._requests: deque[Request] = deque()
         self._bytes = 0
+        self.deferred_bytes = 0
+        """Of requests that were taken and that the writer cannot decide yet."""
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -232,8 +235,9 @@ class _Inbox:
             Exhausted: the inbox is full, and it is not one that must be heard `always`.
         """
         with self._lock:
-            if self._bytes > self._settings.inbox_bytes_max and not always:
-                raise Exhausted(f"{len(self._requests)} requests wait for the disk")
+            waiting_bytes = self._bytes + self.deferred_bytes
+            if waiting_bytes > self._settings.inbox_bytes_max and not always:
+                raise Exhausted(f"requests of {waiting_bytes} bytes wait for the disk")
             self._requests.append(request)
             self._bytes += request.data_bytes
 

@@ -86,6 +86,11 @@ class Writer:
         """Whether some waiting tasks are still on disk only. Submits and takes wait meanwhile."""
         return self._live.is_loading
 
+    @property
+    def deferred_bytes(self) -> int:
+        """How much the requests weigh that wait for the end of the load."""
+        return sum(request.data_bytes for request in self._deferred)
+
     def load_some(self) -> None:
         """Brings the next waiting tasks into memory."""
         self._live.load_some()

@@ -1,11 +1,13 @@
 """The command line: one file per group of verbs; here is how they are put together."""
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 import taskdist
+from taskdist.cli import exits
 from taskdist.cli.agent import agent
 from taskdist.cli.demo import demo
 from taskdist.cli.exits import explain
@@ -64,4 +66,15 @@ def main() -> None:
         line, code = explained
         if line:
             print(f"taskdist: {line}", file=sys.stderr)
-    sys.exit(code)
+    sys.exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once all output is out; another one if nobody takes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try again at its end, and say so.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # the process ends with it
+        return code or exits.OUTPUT_REFUSED
+    return code

@@ -59,14 +59,13 @@ def agent(
     Example: taskdist agent gpu-1 --slots 4 --failure-rate 0
     """
     import asyncio
-    import re
     import signal
 
     from taskdist import logs
     from taskdist.agent.handlers import built_in
     from taskdist.agent.runtime import Agent
     from taskdist.client import Client
-    from taskdist.settings import NAME_PATTERN, AgentSettings, SettingsError
+    from taskdist.settings import AgentSettings, SettingsError, check_name
     from taskdist.signals import Signals
 
     flags = {
@@ -80,10 +79,10 @@ def agent(
     }
     settings = AgentSettings.load(flags, config=config)
     agent_id = _default_name() if name is None else name
-    if not re.fullmatch(NAME_PATTERN, agent_id):
-        raise SettingsError(
-            f"NAME: {agent_id!r} is not allowed; allowed: 1 to 64 of A-Z a-z 0-9 . _ -"
-        )
+    try:
+        check_name(agent_id)
+    except ValueError as error:
+        raise SettingsError(f"NAME: {error}") from None
     logs.configure()
 
     async def work() -> signal.Signals | None:

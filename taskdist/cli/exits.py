@@ -1,5 +1,7 @@
 """How the command line ends: one table from errors to exit codes."""
 
+import errno
+
 from typer.exceptions import Abort, Exit, TyperException
 
 from taskdist.core import errors
@@ -15,7 +17,12 @@ UNREACHABLE = 8
 REFUSED = 9
 STORE_FAILED = 74
 """EX_IOERR of sysexits.h."""
+OUTPUT_REFUSED = 141
+"""As a shell reports SIGPIPE: whoever read the output is gone, or its disk is full."""
 INTERRUPTED = 130
+
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF)
+"""What a write to standard output may meet. Stores and networks have names for theirs."""
 
 EXIT_CODES: list[tuple[type[BaseException], int]] = [
     (SettingsError, USAGE),
@@ -41,6 +48,10 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return error.format_message(), error.exit_code
     if isinstance(error, UnicodeEncodeError):  # bytes on the command line that are no text
         return f"{error.object!r} is not UTF-8", USAGE
+    if isinstance(error, BrokenPipeError):
+        return "", OUTPUT_REFUSED
+    if isinstance(error, OSError) and error.filename is None and error.errno in _OUTPUT_ERRORS:
+        return f"cannot write the output: {error.strerror}", OUTPUT_REFUSED
     for kind, code in EXIT_CODES:
         if isinstance(error, kind):
             return str(error), code

@@ -39,7 +39,7 @@ def narrate(line: str) -> None:
 def task_dict(task: TaskReport) -> dict[str, Any]:
     """A task for JSON, with the contract's names."""
     return {
-        "task_id": task.task_id,
+        "id": task.task_id,
         "state": str(task.state),
         "user_tier": task.user_tier,
         "est_processing_time": task.est_processing_time_s,

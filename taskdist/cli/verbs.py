@@ -48,7 +48,7 @@ async def submit(
     if json:
         output.as_json(
             {
-                "task_id": submitted.task_id,
+                "id": submitted.task_id,
                 "state": str(submitted.state),
                 "queue_position": position,
             }
@@ -71,7 +71,7 @@ async def _wait(client: Client, task_id: str, timeout_s: float | None, *, json: 
         succeeded = task.state is TaskState.SUCCEEDED
         result = output.result_dict(task.result) if succeeded else {}
         error = None if succeeded else task.error or None
-        output.as_json({"task_id": task_id, "state": str(task.state), "error": error, **result})
+        output.as_json({"id": task_id, "state": str(task.state), "error": error, **result})
     elif task.state is TaskState.SUCCEEDED:
         sys.stdout.buffer.write(task.result)
         if task.result and sys.stdout.isatty():
@@ -189,7 +189,7 @@ async def cancel(client: Client, ending: str, *, json: bool) -> None:
     task_id = await _whole_id(client, ending)
     state = await client.cancel(task_id)
     if json:
-        output.as_json({"task_id": task_id, "state": str(state)})
+        output.as_json({"id": task_id, "state": str(state)})
     else:
         output.table(("ID", "STATE"), [(task_id, state)])
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -147,6 +148,7 @@ async def serve(settings: DistributorSettings) -> None:
     stop = Signals()
     await distributor.listen(sock)
     host, port = sock.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
     log.info("serving", address=f"{host}:{port}", store=settings.store, tiers=list(settings.tiers))
     await _first(stop.asked, distributor.failure)
     if distributor.failure.done():
@@ -156,7 +158,9 @@ async def serve(settings: DistributorSettings) -> None:
     stopping = asyncio.ensure_future(distributor.stop(settings.drain_us / SECOND_US))
     await _first(stopping, stop.asked_again)
     if not stopping.done():
-        raise SystemExit(128 + stop.asked_again.result())
+        # Like a SIGKILL, which loses nothing. An orderly exit would close the loop that the
+        # writer's thread still speaks to.
+        os._exit(128 + stop.asked_again.result())
     if distributor.failure.done():
         raise distributor.failure.result() from stopping.exception()
     stopping.result()

@@ -138,7 +138,14 @@ class TaskDistributorService(wire.TaskDistributorBase):
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.ensure_future(work)
         self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+
+        def done(task: asyncio.Task[Any]) -> None:
+            self._pending.discard(task)
+            if not task.cancelled() and (error := task.exception()):
+                # The store failed or is closed; the lease runs out by itself.
+                log.warning("lease not taken back", reason=str(error))
+
+        task.add_done_callback(done)
 
     def _note_nameless(self, agent_id: str, lease_id: str = "") -> None:
         """Says once of each agent that it can be told apart by its name alone."""

@@ -27,6 +27,9 @@ from taskdist.wire.statuses import to_status
 
 AnyStream = Stream[Any, Any]
 
+OUR_PATHS = "/taskdist."
+"""How the paths of our own services begin."""
+
 _PREFIX = struct.Struct(">?I")
 """Compressed or not, and the length ("Length-Prefixed-Message" of gRPC over HTTP/2)."""
 
@@ -46,6 +49,8 @@ class Server(GrpclibServer):
     """A gRPC server for these services, with our codec, that can be drained."""
 
     def __init__(self, services: Collection[Any]) -> None:
+        self._ours: set[asyncio.Task[Any]] = set()
+        """The calls under way of our own service. Health and reflection end with the connection."""
         super().__init__(
             services,
             codec=Codec(),
@@ -53,7 +58,10 @@ class Server(GrpclibServer):
             status_details_codec=ProtoStatusDetailsCodec(),
             config=windows(),
         )
-        self._mapping = {path: _guarded(handler) for path, handler in self._mapping.items()}
+        self._mapping = {
+            path: _guarded(handler, self._ours if path.startswith(OUR_PATHS) else None)
+            for path, handler in self._mapping.items()
+        }
         self._protocols: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
 
     def _protocol_factory(self) -> H2Protocol:
@@ -75,8 +83,9 @@ class Server(GrpclibServer):
             self._server.close()
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
-        while (calls := self._calls()) and (left := end - loop.time()) > 0:
-            await asyncio.wait(calls, timeout=left)
+        while self._ours and (left := end - loop.time()) > 0:
+            await asyncio.wait(self._ours, timeout=left)
+        outlasted = len(self._ours)
         for protocol in list(self._protocols):
             if hasattr(protocol, "connection"):
                 protocol.connection.close()
@@ -85,7 +94,7 @@ class Server(GrpclibServer):
             call.cancel()
         if cut_off:
             await asyncio.wait(cut_off)
-        return len(cut_off)
+        return outlasted
 
     def _calls(self) -> set[asyncio.Task[None]]:
         handlers = list(self._handlers)
@@ -111,6 +120,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        sock.listen()  # of two that start at once, both may bind, and one hears so only here
     except BaseException:
         sock.close()
         raise
@@ -127,11 +137,18 @@ def is_gone(stream: AnyStream) -> bool:
     return stream._stream._transport.is_closing()
 
 
-def _guarded(handler: const.Handler) -> const.Handler:
-    """The same method with expected errors as statuses, and messages read with a limit."""
+def _guarded(handler: const.Handler, under_way: set[asyncio.Task[Any]] | None) -> const.Handler:
+    """The same method with expected errors as statuses, and messages read with a limit.
+
+    While it runs its task is in `under_way`.
+    """
 
     async def call(stream: AnyStream) -> None:
         stream.recv_message = lambda: _receive(stream)  # type: ignore[method-assign]
+        task = asyncio.current_task()
+        if under_way is not None and task is not None:
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
         try:
             await handler.func(stream)
         except Refused as refusal:

@@ -107,6 +107,20 @@ async def test_an_outage_of_less_than_two_thirds_of_a_lease_costs_nothing(beat_s
     assert len(handler.began_at) == 1
 
 
+async def test_an_unexpected_answer_does_not_end_the_beats() -> None:
+    """P4: a proxy's or a newer distributor's; without beats every later lease would be lost."""
+    handler = Endless()
+    async with stage(lease_us=LEASE_S * 1e6) as played:
+        played.agent(handler)
+        task_id = await played.submit()
+        played.network.odd.add("Heartbeat")
+        await played.network.wait_for_calls("Heartbeat", 2)
+        played.network.odd.clear()
+        await asyncio.sleep(3 * LEASE_S)
+        task = await played.client.get(task_id)
+    assert (task.state, task.attempt, task.lost_count) == (TaskState.LEASED, 1, 0)
+
+
 async def test_a_lost_lease_stops_the_handler_and_nothing_is_reported() -> None:
     """P3: a cancelled task's agent hears so at its next heartbeat, and takes the next task."""
     handler = Endless()

@@ -194,7 +194,7 @@ async def test_it_goes_on_with_a_distributor_that_forgot_everything(
 
 async def test_a_distributor_that_does_not_want_it_ends_it() -> None:
     async with stage() as played:
-        running = played.agent(done, queues=("two words",))
+        running = played.agent(done, name="two words")
         with pytest.raises(InvalidFields, match="two words"):
             await running
 

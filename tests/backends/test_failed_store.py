@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -89,25 +90,44 @@ async def test_p6_everybody_who_was_asking_is_told(
             await call
 
 
-async def test_p6_those_who_waited_for_the_load_are_told(
-    kept: Rig, monkeypatch: pytest.MonkeyPatch
+async def test_p6_who_waited_long_enough_at_that_moment_is_told(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(3):
+    """The wait and a lease end in one batch, and the end of the lease cannot be saved."""
+    await rig.submit()
+    await rig.take()
+    waiter = rig.ask(take("agent-2", queues=("other",), wait_s=30))
+    await turns()
+    await rig.pass_s(29.75)
+    break_commits(monkeypatch)
+    await rig.pass_s(0.5)
+    assert waiter.done()
+    with pytest.raises(Unavailable):
+        await waiter
+
+
+@pytest.mark.parametrize("when", ["while it loads", "right after"])
+async def test_p6_those_who_waited_for_the_load_are_told(
+    kept: Rig, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    for _ in range(20):
         await kept.submit()
     task = await kept.take()
     monkeypatch.setattr(live, "LOAD_ROWS", 1)
     await kept.restart()
+    calls: list[asyncio.Task[Any]] = [kept.ask(submit()), kept.ask(take(wait_s=60))]
+    await turns(2)
     kept.runner.hold()
-    calls = [kept.ask(submit()), kept.ask(take(wait_s=60)), kept.ask(Locate(task.id))]
+    assert not any(call.done() for call in calls)
+    if when == "while it loads":
+        calls.append(kept.ask(succeed(task)))
     await turns()
     break_commits(monkeypatch)
     kept.runner.let_go()
-    await turns(50)
+    await turns(100)
     assert all(call.done() for call in calls)
-    for call in calls[:2]:
-        with pytest.raises(Unavailable):
-            await call
-    await asyncio.gather(*calls, return_exceptions=True)
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {Unavailable}
 
 
 async def test_p1_p6_what_was_refused_may_be_on_the_disk_or_not_and_what_was_said_is(

@@ -142,6 +142,17 @@ async def test_p3_a_repeated_outcome_answers_the_same_while_another_runs_the_tas
     assert (await rig.history(first.id)).result == b"42"
 
 
+async def test_p3_without_a_lease_id_the_agents_last_outcome_can_be_repeated(rig: Rig) -> None:
+    await rig.submit()
+    await rig.apply(fail(await rig.take("agent-1"), "first"))
+    task = await rig.take("agent-1")
+    await rig.apply(fail(task, "second"))
+    repeat = settle(task, Outcome.FAILED, lease_id="", error="second")
+    assert (await rig.apply(repeat)).led_to is TaskState.READY
+    with pytest.raises(LeaseNotHeld):
+        await rig.apply(settle(task, Outcome.FAILED, lease_id="", error="first"))
+
+
 async def test_a_handed_back_task_is_next_again(rig: Rig) -> None:
     handed_back = await rig.submit("paid", 1)
     await rig.submit("paid", 2)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from taskdist.backends import live
 from taskdist.core.commands import Done, Grants, StopTakes
 from taskdist.core.errors import Exhausted
 from taskdist.settings import MESSAGE_BYTES_MAX
@@ -25,11 +26,32 @@ async def test_p7_requests_that_wait_for_the_disk_are_limited_by_weight(tmp_path
     refused = [call for call in calls if call.done()]
     assert refused == calls[5:], "those that came when it was full already"
     for call in refused:
-        with pytest.raises(Exhausted, match="5 requests wait for the disk"):
+        with pytest.raises(Exhausted, match=r"requests of 50\d+ bytes wait for the disk"):
             await call
     rig.runner.let_go()
     ids = [placed.task.id for placed in await asyncio.gather(*calls[:5])]
     assert [task_id for _ in range(3) for task_id in await rig.take_all()] == ids
+    await rig.submit(data=bytes(1_000_000))
+    await rig.close()
+
+
+async def test_p7_requests_that_wait_for_the_load_are_limited_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = await opened(tmp_path, inbox_bytes_max=MESSAGE_BYTES_MAX)
+    for _ in range(50):
+        await rig.submit()
+    monkeypatch.setattr(live, "LOAD_ROWS", 1)
+    await rig.restart()
+    calls = []
+    for _ in range(10):
+        calls.append(rig.ask(submit(data=bytes(1_000_000))))
+        await turns(2)  # The writer takes it up, and cannot decide it yet.
+    assert [call.done() for call in calls] == [False] * 5 + [True] * 5
+    for call in calls[5:]:
+        with pytest.raises(Exhausted):
+            await call
+    assert [placed.position for placed in await asyncio.gather(*calls[:5])][-1] == 55
     await rig.submit(data=bytes(1_000_000))
     await rig.close()
 

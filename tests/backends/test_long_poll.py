@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 
-from taskdist.backends.embedded import EmbeddedBackend
-from taskdist.backends.runner import LoopRunner
 from taskdist.core.commands import Cancel, Grants, Settle, StopTakes
 from taskdist.core.errors import Exhausted, LeaseNotHeld, Unavailable
 from taskdist.core.task import Task, TaskState
 from tests.support.backends import (
-    Hearer,
     Rig,
     fail,
     lease_id_of,
@@ -22,7 +19,6 @@ from tests.support.backends import (
     take,
     turns,
 )
-from tests.support.clocks import loop_clock
 
 Waiter = asyncio.Task[Grants]
 
@@ -143,19 +139,6 @@ async def test_whoever_waited_long_enough_gets_nothing(rig: Rig) -> None:
     assert not long.done()
 
 
-@pytest.mark.virtual_time
-async def test_a_wait_ends_by_the_event_loops_clock(rig: Rig) -> None:
-    """The same with the runner that goes by the loop's own timers."""
-    settings = rig.settings.model_copy(update={"store": "memory:"})
-    backend = EmbeddedBackend(settings, loop_clock(settings), LoopRunner())
-    await backend.open(Hearer())
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    assert await backend.apply(take(wait_s=20)) == Grants()
-    assert 20 <= loop.time() - began < 20.3
-    await backend.close()
-
-
 async def test_p7_as_many_wait_as_may(rig: Rig) -> None:
     rig.settings = rig.settings.model_copy(update={"waiting_agents_max": 2})
     await rig.close()
@@ -177,6 +160,8 @@ async def test_who_gave_up_is_not_served(rig: Rig) -> None:
     await turns()
     task_id = await rig.submit()
     assert await ids(here) == [task_id]
+    leases = [change.after.lease for change in rig.hearer.changes if change.after.lease]
+    assert [lease.agent_id for lease in leases] == ["agent-2"]
 
 
 async def test_who_gave_up_while_the_task_came_counts_as_nothing(rig: Rig) -> None:

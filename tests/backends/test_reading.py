@@ -1,12 +1,15 @@
 """Reads: one task, and pages of many, filtered, bounded, newest first."""
 
+import asyncio
+
 import pytest
 
 from taskdist.backends import reading
 from taskdist.core.commands import Cancel
+from taskdist.core.errors import TaskNotFound
 from taskdist.core.queries import ListTasks, TaskPage
 from taskdist.core.task import Lease, TaskState
-from tests.support.backends import Rig, fail, page, succeed, take, turns
+from tests.support.backends import Rig, fail, fresh_id, page, submit, succeed, take, turns
 
 
 def ids(found: TaskPage) -> list[str]:
@@ -168,3 +171,17 @@ async def test_what_was_answered_is_seen_by_the_next_read(rig: Rig) -> None:
         await rig.apply(fail(await rig.take(), f"error {number}"))
         history = await rig.history(task_id)
         assert (history.task.retry_count, history.error) == (number, f"error {number}")
+
+
+async def test_a_read_that_finds_nothing_undoes_nothing_of_the_batch_it_shares(rig: Rig) -> None:
+    """In memory, reads go through the writer, into the middle of its transactions."""
+    rig.runner.hold()
+    before = rig.ask(submit())
+    read = asyncio.ensure_future(rig.history(fresh_id()))
+    after = rig.ask(submit())
+    await turns()
+    rig.runner.let_go()
+    with pytest.raises(TaskNotFound):
+        await read
+    submitted = [(await call).task.id for call in (before, after)]
+    assert await rig.take_all() == submitted

@@ -10,7 +10,7 @@ import pytest
 
 from taskdist.backends.journal import Clocks, Journal
 from taskdist.backends.runner import ThreadRunner
-from taskdist.core.commands import Cancel, Command
+from taskdist.core.commands import Cancel, Command, Submit
 from tests.support.backends import Rig, fail, release, submit, succeed, take, turns
 
 
@@ -85,10 +85,9 @@ async def test_p1_while_the_commit_is_under_way_nothing_is_said(
     assert len(kept.hearer.changes) == heard + 2
 
 
-async def test_p1_all_that_came_during_a_commit_share_the_next(
-    kept: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Group commit: many answers, one wait for the disk."""
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[Clocks]:
+    """The commits so far that had something to save."""
     commits = []
     commit = Journal.commit
 
@@ -98,25 +97,37 @@ async def test_p1_all_that_came_during_a_commit_share_the_next(
         commit(journal, clocks)
 
     monkeypatch.setattr(Journal, "commit", counted_commit)
-    kept.runner.hold()
-    calls = [kept.ask(submit()) for _ in range(100)]
+    return commits
+
+
+async def positions(rig: Rig, submits: list[Submit]) -> list[int]:
+    """Asks all at once, as if they had come during one commit."""
+    rig.runner.hold()
+    calls = [rig.ask(command) for command in submits]
     await turns()
-    kept.runner.let_go()
-    placed = await asyncio.gather(*calls)
-    assert [one.position for one in placed] == list(range(1, 101)), "in the order of arrival"
+    rig.runner.let_go()
+    return [placed.position for placed in await asyncio.gather(*calls)]
+
+
+async def test_p1_all_that_came_during_a_commit_share_the_next(
+    kept: Rig, commits: list[Clocks]
+) -> None:
+    """Group commit: many answers, one wait for the disk."""
+    submits = [submit() for _ in range(100)]
+    assert await positions(kept, submits) == list(range(1, 101)), "in the order of arrival"
     assert len(commits) == 1
 
 
-async def test_p1_a_batch_has_its_limits(tmp_path: Path) -> None:
-    """P7: what is over them goes into the next commit, so that no answer waits long."""
-    rig = Rig(f"sqlite:{tmp_path / 'tasks.db'}", batch_rows_max=10, batch_bytes_max=2 << 20)
+@pytest.mark.parametrize(("number", "data"), [(25, b""), (7, bytes(900_000))])
+async def test_p7_what_is_too_much_for_a_batch_goes_into_the_next(
+    tmp_path: Path, commits: list[Clocks], number: int, data: bytes
+) -> None:
+    """So that no answer waits long behind the others."""
+    rig = Rig(f"sqlite:{tmp_path / 'tasks.db'}", batch_rows_max=10, batch_bytes_max=3_000_000)
     await rig.open()
-    rig.runner.hold()
-    calls = [rig.ask(submit()) for _ in range(25)]
-    calls += [rig.ask(submit(data=bytes(900_000))) for _ in range(5)]
-    await turns()
-    rig.runner.let_go()
-    assert [one.position for one in await asyncio.gather(*calls)] == list(range(1, 31))
+    submits = [submit(data=data) for _ in range(number)]
+    assert await positions(rig, submits) == list(range(1, number + 1))
+    assert len(commits) == 3
     await rig.close()
 
 

@@ -1,10 +1,9 @@
 """Help, version, and what is said to somebody who mistypes."""
 
-from importlib.metadata import version
-
 import pytest
 from typer.main import get_group
 
+from taskdist import __version__
 from taskdist.cli import app
 from tests.cli.conftest import CommandLine
 
@@ -20,7 +19,8 @@ def test_the_help_of_a_verb_explains_every_option(verb: str, taskdist: CommandLi
         for option in parameter.opts:
             assert option in text or not option.startswith("-")
         assert getattr(parameter, "help", None), f"{parameter.name} is not explained"
-    assert f"taskdist {verb}" in text, "an example"
+    if verb != "demo":  # which is its own example
+        assert f"taskdist {verb}" in text.partition("Example")[2]
 
 
 def test_the_help_of_all_names_every_verb(taskdist: CommandLine) -> None:
@@ -30,7 +30,7 @@ def test_the_help_of_all_names_every_verb(taskdist: CommandLine) -> None:
 
 
 def test_it_says_its_version(taskdist: CommandLine) -> None:
-    assert taskdist("--version").out.decode() == f"taskdist {version('taskdist')}\n"
+    assert taskdist("--version").out.decode() == f"taskdist {__version__}\n"
 
 
 def test_a_shell_can_complete_verbs_and_options(
@@ -57,7 +57,7 @@ def test_a_shell_can_complete_verbs_and_options(
         (["list", "--limit", "0"], "--limit"),
         (["show"], "Missing argument"),
         (["agent", "--slots", "0"], "--slots: allowed: at least 1"),
-        (["agent", "two words"], "NAME: 'two words' is not allowed"),
+        (["agent", "two words"], "NAME: 'two words' is not a name"),
         (["serve", "--store", "mysql:tasks"], "write sqlite:PATH or memory:"),
         (["list", "--server", "localhost"], "--server: 'localhost' is not HOST:PORT"),
         (["list", "--state", "asleep"], "scheduled, ready, leased, succeeded, dead, cancelled"),

@@ -51,7 +51,7 @@ def test_list_filters_and_stops_at_its_limit(taskdist: CommandLine) -> None:
 def test_list_prints_one_json_value(taskdist: CommandLine) -> None:
     task_id = submit(taskdist, "json", "--time", "90s")
     (task,) = json.loads(taskdist("list", "--queue", "json", "--json").out)
-    assert task["task_id"] == task_id
+    assert task["id"] == task_id
     assert (task["state"], task["est_processing_time"], task["user_tier"]) == ("ready", 90, "free")
     assert task["finished_at"] is None
     assert json.loads(taskdist("list", "--queue", "none", "--json").out) == []
@@ -65,7 +65,7 @@ def test_show_tells_how_each_attempt_ended(taskdist: CommandLine, server: str) -
         pass
 
     told = json.loads(taskdist("show", task_id, "--json").out)
-    assert (told["task_id"], told["state"], told["retry_count"]) == (task_id, "succeeded", 1)
+    assert (told["id"], told["state"], told["retry_count"]) == (task_id, "succeeded", 1)
     assert told["result"] == {"answer": 42}
     assert [(a["attempt"], a["outcome"], a["error"]) for a in told["attempts"]] == [
         (1, "failed", "first line\nno\tluck"),
@@ -94,7 +94,7 @@ def test_cancel_says_what_became_of_it(taskdist: CommandLine) -> None:
     assert taskdist("cancel", task_id).out.decode() == f"{task_id}\tcancelled\n"
     other = submit(taskdist, "cancelled")
     assert json.loads(taskdist("cancel", other, "--json").out) == {
-        "task_id": other,
+        "id": other,
         "state": "cancelled",
     }
 
@@ -117,7 +117,7 @@ def test_a_unique_ending_is_enough(length: int, taskdist: CommandLine) -> None:
     task_id = str(uuid.uuid4())
     submit(taskdist, "endings", "--id", task_id)
     for ending in (task_id[-length:], task_id[-length:].upper()):
-        assert json.loads(taskdist("show", ending, "--json").out)["task_id"] == task_id
+        assert json.loads(taskdist("show", ending, "--json").out)["id"] == task_id
     assert taskdist("cancel", task_id[-length:]).code == 0
 
 

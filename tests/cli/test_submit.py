@@ -27,7 +27,7 @@ def test_it_prints_id_state_and_position_for_programs(taskdist: CommandLine) -> 
 
 def test_it_prints_json_when_asked(taskdist: CommandLine) -> None:
     told = json.loads(taskdist("submit", "--queue", "told-json", "--json").out)
-    assert told == {"task_id": told["task_id"], "state": "ready", "queue_position": 1}
+    assert told == {"id": told["id"], "state": "ready", "queue_position": 1}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_wait_prints_one_json_value_at_the_end(
     with agent_that(succeeds(result), server=server, queue="result-json"):
         ended = taskdist("submit", "--queue", "result-json", "--wait", "--json")
     told = json.loads(ended.out)
-    assert len(told.pop("task_id")) == 36
+    assert len(told.pop("id")) == 36
     assert told == {"state": "succeeded", "error": None, **printed}
 
 

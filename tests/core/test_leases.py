@@ -103,3 +103,12 @@ def test_what_ended_is_found_no_more() -> None:
     assert table.of_agent("agent-1") == []
     assert table.due(10**18) == []
     assert table.next_due_us() is None
+
+
+def test_a_lease_that_was_extended_is_looked_at_when_it_ends_and_not_before() -> None:
+    table = LeaseTable()
+    table.put(leased(held=lease(expires_us=10)))
+    table.put(leased(held=lease(expires_us=30)))
+    assert table.next_due_us() == 10, "a heartbeat costs nothing"
+    assert table.due(10) == []
+    assert table.next_due_us() == 30

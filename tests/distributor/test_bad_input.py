@@ -265,12 +265,10 @@ async def test_an_ending_that_no_id_has_is_refused(client: Client, ending: str) 
 
 
 @pytest.mark.parametrize("field", ["user_tier", "kind", "queue"])
-@pytest.mark.parametrize("name", BAD_NAMES)
-async def test_a_filter_outside_the_pattern_is_refused(
-    client: Client, field: str, name: str
-) -> None:
+async def test_a_filter_outside_the_pattern_is_refused(client: Client, field: str) -> None:
     await submit(client)
-    await refused(client, anext(client.list_tasks(**{field: name})), field)  # type: ignore[arg-type]
+    filters: dict[str, Any] = {field: "a b"}
+    await refused(client, anext(client.list_tasks(**filters)), field)
 
 
 async def test_every_bad_field_of_a_list_is_named(client: Client) -> None:

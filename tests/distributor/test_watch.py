@@ -9,6 +9,7 @@ from grpclib.const import Cardinality
 from taskdist.client import Client
 from taskdist.core.errors import Exhausted, TaskNotFound, Unavailable
 from taskdist.core.task import TaskState
+from taskdist.distributor import watches
 from taskdist.distributor.server import Distributor
 from taskdist.reports import TaskReport
 from taskdist.settings import DistributorSettings
@@ -193,8 +194,11 @@ async def test_p7_no_more_watches_than_the_limit_and_those_that_leave_make_room(
         assert len(await seen(client, task_id)) == 1
 
 
-async def test_p7_a_watcher_that_does_not_read_misses_states_but_never_the_last() -> None:
+async def test_p7_a_watcher_that_does_not_read_misses_states_but_never_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Long errors fill its window; what it has not read is bounded; its last word is the end."""
+    monkeypatch.setattr(watches, "WATCH_CHANGES_KEPT_MAX", 16)
     error = "x" * 16_384
     settings = DistributorSettings(store="memory:", hasty_releases_max=1_000)
     async with distributor_channel(settings) as (client, distributor):
@@ -210,11 +214,11 @@ async def test_p7_a_watcher_that_does_not_read_misses_states_but_never_the_last(
             ) as stream,
         ):
             await stream.send_message(wire.WatchTaskRequest(task_id=task_id), end=True)
-            for _ in range(200):
+            for _ in range(60):
                 await release(client, await take(client))
             await succeed(client, await take(client), result=b"42")
             heard = [message async for message in stream]
-    assert len(heard) < 350, "of 402 states"
+    assert len(heard) < 90, "of 122 states: what its window holds, and then the newest 16"
     assert {message.error for message in heard[:-1]} == {error}
     assert heard[-1].task.state == wire.TaskState.SUCCEEDED
     assert heard[-1].result == b"42"

@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
 from taskdist.agent.handlers import Handler
 from taskdist.agent.heartbeat import TaskRunner
 from taskdist.agent.runtime import Agent
@@ -83,6 +86,7 @@ class Network:
         broken: methods whose calls fail at once, as if the connection were refused.
         silent: methods whose calls are never answered.
         deaf: methods whose calls arrive, while the answer is lost.
+        odd: methods whose calls fail as nobody expects.
     """
 
     def __init__(self, distributor: Distributor) -> None:
@@ -92,6 +96,7 @@ class Network:
         self.broken: set[str] = set()
         self.silent: set[str] = set()
         self.deaf: set[str] = set()
+        self.odd: set[str] = set()
         self._news = asyncio.Event()
 
     def connect(self) -> Client:
@@ -138,6 +143,8 @@ class _NotedClient(Client):
         network.note(method, request)
         if method in network.broken:
             raise Unavailable("connection refused")
+        if method in network.odd:
+            raise GRPCError(Status.UNKNOWN, "Internal Server Error")
         if method in network.silent:
             await asyncio.sleep(self._timeout_s if timeout_s is None else timeout_s)
             raise Unavailable("no answer in time")
