@@ -122,7 +122,8 @@ def test_wait_prints_the_result(taskdist: CommandLine, server: str) -> None:
     with agent_that(succeeds(b"\x00forty-two"), server=server, queue="result"):
         ended = taskdist("submit", "--queue", "result", "--wait", "--timeout", "20s")
     assert (ended.code, ended.out) == (0, b"\x00forty-two")
-    assert [line.split()[1] for line in ended.lines][-2:] == ["leased", "succeeded"]
+    # What it passes through on the way may be over before the watch begins.
+    assert ended.lines[-1].split()[1] == "succeeded"
 
 
 @pytest.mark.parametrize(
