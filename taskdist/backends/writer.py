@@ -109,8 +109,10 @@ class Writer:
         if self._live.is_loading:
             requests = self._defer(requests)
         else:
-            requests = [*self._deferred, *requests]
-            self._deferred = []
+            # What came in while tasks were loaded goes first, no more of it than fits one commit.
+            came = [*self._deferred, *requests]
+            count = max(len(requests), self._settings.batch_rows_max)
+            requests, self._deferred = came[:count], came[count:]
         self._in_hand = list(requests)
         try:
             batch = self._run(requests, whole=True)

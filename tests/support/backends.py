@@ -307,7 +307,7 @@ class Rig:
 
 def copy_store(path: Path) -> Path:
     """Copies the files of a store that is in use, as they are now."""
-    copy = path.with_name(f"after-{path.name}")
+    copy = path.with_name(f"copy-{next(_numbers)}.db")
     for ending in ("", "-wal"):
         shutil.copy(f"{path}{ending}", f"{copy}{ending}")
     return copy
