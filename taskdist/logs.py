@@ -7,8 +7,12 @@ from typing import Any
 import structlog
 
 
-def configure() -> None:
-    """Sets structlog up for this process, and sends what libraries log the same way."""
+def configure(level: str = "info") -> None:
+    """Sets structlog up for this process, and sends what libraries log the same way.
+
+    Args:
+        level: the least that is logged: debug, info, warning or error.
+    """
     pretty = sys.stderr.isatty()
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
@@ -22,7 +26,7 @@ def configure() -> None:
     )
     structlog.configure(
         processors=[*shared, *renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from taskdist.core.errors import Refused
 from taskdist.core.task import Outcome, TaskState
 
 
@@ -71,3 +72,51 @@ class TaskReport:
     result: bytes = b""
     error: str = ""
     attempts: tuple[PastAttempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an outcome that was reported on a Work stream."""
+
+    lease_id: str
+    accepted: str
+    """For people, if it was."""
+    refusal: Refused | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkNews:
+    """All that a distributor says at once on a Work stream."""
+
+    leases: tuple[Work, ...]
+    verdicts: tuple[Verdict, ...]
+    revoked_lease_ids: tuple[str, ...]
+    drain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended, in its agent's words."""
+
+    task_id: str
+    lease_id: str
+    result: bytes
+    error: str
+    """Empty: it succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A task to submit."""
+
+    user_tier: str
+    est_processing_time_s: float
+    data: bytes = b""
+    kind: str = ""
+    """Empty: `simulate`."""
+    queue: str = ""
+    """Empty: `default`."""
+    task_id: str = ""
+    """A UUID of your own, with which a repeat adds nothing twice; empty: one is made."""
+    max_retries: int | None = None
+    """None: 3."""

@@ -1,38 +1,38 @@
 """Every limit and setting: its name, unit, default, and the reason for the default.
 
 Constants are part of the contract: changing one changes the wire or the journal. Settings are a
-server's or an agent's own; each comes from a flag, else from the environment (`TASKDIST_` and its
-name in capitals), else from a TOML file (`--config`), else from the default here. Imports nothing
-of ours, so that every layer may import it.
+server's or an agent's own; `sources.py` says where they come from. Neither knows anything else of
+ours, so that every layer may import them.
 """
 
-import os
-import re
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Self
+from pydantic import Field, field_validator
 
-import durationpy
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
+from taskdist.sources import (
+    NAME_PATTERN,
+    SECOND_US,
+    Address,
+    Duration,
+    SettingsError,
+    Sourced,
+    check_address,
+    check_name,
+    parse_duration_us,
 )
-from pydantic_core import ErrorDetails
 
-SECOND_US = 1_000_000
+# What others need of it too; they say `settings` for all of it.
+__all__ = [
+    "NAME_PATTERN",
+    "SECOND_US",
+    "SettingsError",
+    "check_address",
+    "check_name",
+    "parse_duration_us",
+]
+
 KIB = 1024
 MIB = 1024 * KIB
 
 # --- the contract's limits --------------------------------------------------------------------
-
-NAME_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
-"""Names of queues, kinds, tiers, agents, sessions: safe in a shell, a URL, a file name, a log."""
 
 EST_PROCESSING_TIME_MAX_US = 365 * 86_400 * SECOND_US
 """A year. Longer is a unit mistaken (milliseconds for seconds); the sort key has room for it."""
@@ -47,9 +47,19 @@ ATTEMPTS_KEPT_MAX = 128
 MESSAGE_BYTES_MAX = 4 * MIB
 """What the official gRPC clients accept by default."""
 
+REQUEST_PARTS_MAX = 12_000
+"""Fields in a request, those of its sub-messages included: 1,000 tasks have 9,000, a full heartbeat
+10,001. Counting to here takes 2 ms, parsing 4 MiB of the smallest ones 160 ms and 320 MiB."""
+
+RESPONSE_PARTS_MAX = 30_000
+"""Fields in a response, likewise: a full page of tasks has 25,000."""
+
 CONNECTION_WINDOW_BYTES = 16 * MIB
 STREAM_WINDOW_BYTES = MIB
 """HTTP/2 flow control: sixteen streams that nobody reads leave a connection usable."""
+
+LEASE_TOKEN_BYTES = 8
+"""Random bytes in a lease_id: it cannot be guessed, and is none of an earlier store's."""
 
 CALLS_PER_CHANNEL_MAX = 90
 """Calls at once on one connection. grpclib allows 100 streams, and is slow when they run out."""
@@ -63,6 +73,18 @@ ERROR_BYTES_MAX = 16 * KIB
 
 WAIT_MAX_US = 60 * SECOND_US
 """Proxies drop calls that are silent for longer."""
+
+SUBMIT_TASKS_MAX = 1_000
+"""Tasks in one SubmitTasks: one commit's worth."""
+
+SUBMIT_BATCH_BYTES_MAX = 3 * MIB
+"""Data in one batch of the client's: the rest of a message is for what stands around it."""
+
+SLOTS_MAX = 10_000
+"""Tasks that one agent runs at once: what one heartbeat can name."""
+
+OUTCOMES_MAX = 1_000
+"""Outcomes and releases in one message of Work: one commit's worth."""
 
 HEARTBEAT_LEASES_MAX = 10_000
 """Lease ids in one heartbeat: 400 KiB, some 10 ms of the writer's time."""
@@ -89,156 +111,14 @@ WATCH_CHANGES_KEPT_MAX = 256
 NAMELESS_AGENTS_REMEMBERED_MAX = 10_000
 """Agents remembered as having sent no lease_id, so that each is logged once."""
 
-PORT_MAX = 65_535
-"""Of TCP."""
-
 TIERS_MAX = 100
 """A tier's rank is one byte of the sort key; people name a handful."""
-
-
-# --- reading settings -------------------------------------------------------------------------
-
-
-class SettingsError(Exception):
-    """A setting is missing, malformed or out of range. The text is one line for the user."""
-
-
-def parse_duration_us(text: object) -> object:
-    """Turns `90s`, `15m`, `1h30m`, `250ms` or bare seconds into microseconds.
-
-    Raises:
-        ValueError: the text is none of these, or negative.
-    """
-    if isinstance(text, int | float):
-        text = str(text)
-    if not isinstance(text, str):
-        return text
-    text = text.strip()
-    try:
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            return round(float(text) * SECOND_US)
-        if text.startswith(("-", "+")):
-            raise ValueError
-        return round(durationpy.from_str(text).total_seconds() * SECOND_US)
-    except (ValueError, OverflowError, durationpy.DurationError):
-        raise ValueError(
-            f"{text!r} is not a duration: write 90s, 15m, 2h, or bare seconds"
-        ) from None
-
-
-def _from_text(value: object) -> object:
-    return parse_duration_us(value) if isinstance(value, str) else value
-
-
-Duration = Annotated[int, BeforeValidator(_from_text)]
-"""Microseconds; text is read as a duration, `30s`."""
-
-
-def check_name(text: str) -> str:
-    """The text, which is a name.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not re.fullmatch(NAME_PATTERN, text):
-        raise ValueError(f"{text!r} is not a name: 1 to 64 of A-Z a-z 0-9 . _ -")
-    return text
-
-
-def check_address(text: str) -> str:
-    """The text, which is HOST:PORT.
-
-    Raises:
-        ValueError: it is not.
-    """
-    host, _, port = text.rpartition(":")
-    if not (host and re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= PORT_MAX):
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    return text
-
-
-Address = Annotated[str, AfterValidator(check_address)]
-"""host:port."""
-
-
-def _name(field: str) -> str:
-    """What users call a setting: `lease_us` is `lease`."""
-    return field.removesuffix("_us")
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @classmethod
-    def load(
-        cls,
-        flags: Mapping[str, Any],
-        environ: Mapping[str, str] = os.environ,
-        config: Path | None = None,
-    ) -> Self:
-        """Reads the settings: a flag (None is unset) wins over environment, file and default.
-
-        Raises:
-            SettingsError: a value is bad, the file cannot be read, or it names an unknown setting.
-        """
-        known = {_name(field): field for field in cls.model_fields}
-        values: dict[str, Any] = {}
-        places: dict[str, str] = {}
-        for name, value in _read_file(config).items():
-            field = known.get(name)
-            if field is None:
-                raise SettingsError(f"{config}: no setting {name!r}; there are: {', '.join(known)}")
-            # A bare number is seconds here, too.
-            value = str(value) if field.endswith("_us") else value
-            values[field], places[field] = value, f"{name} in {config}"
-        for name, field in known.items():
-            variable = f"TASKDIST_{name.upper()}"
-            if environ.get(variable):
-                values[field], places[field] = environ[variable], variable
-        for name, value in flags.items():
-            if value is not None:
-                field = known[name]
-                values[field], places[field] = value, f"--{name.replace('_', '-')}"
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise SettingsError(_one_line(error, places)) from None
-
-
-def _read_file(config: Path | None) -> dict[str, Any]:
-    if config is None:
-        return {}
-    try:
-        return tomllib.loads(config.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"--config {config}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config {config}: not a TOML file: {error}") from None
-
-
-def _one_line(error: ValidationError, places: Mapping[str, str]) -> str:
-    reasons = []
-    for fault in error.errors():
-        field = str(fault["loc"][0]) if fault["loc"] else "settings"
-        reasons.append(f"{places.get(field, _name(field))}: {_reason(field, fault)}")
-    return "; ".join(reasons)
-
-
-def _reason(field: str, fault: ErrorDetails) -> str:
-    context = fault.get("ctx", {})
-    for bound, words in (("ge", "at least"), ("le", "at most"), ("gt", "more than")):
-        if bound in context:
-            limit = context[bound]
-            if field.endswith("_us"):
-                limit = f"{limit / SECOND_US:g}s"
-            return f"allowed: {words} {limit}"
-    return fault["msg"].removeprefix("Value error, ")
 
 
 # --- the distributor's ------------------------------------------------------------------------
 
 
-class DistributorSettings(_Settings):
+class DistributorSettings(Sourced):
     """What `taskdist serve` can be told."""
 
     listen: Address = "127.0.0.1:50051"
@@ -335,13 +215,13 @@ class DistributorSettings(_Settings):
 # --- the agent's ------------------------------------------------------------------------------
 
 
-class AgentSettings(_Settings):
+class AgentSettings(Sourced):
     """What `taskdist agent` can be told."""
 
     server: Address = "127.0.0.1:50051"
     """host:port of the distributor."""
 
-    slots: int = Field(1, ge=1, le=10_000)
+    slots: int = Field(1, ge=1, le=SLOTS_MAX)
     """How many tasks it runs at once."""
 
     queues: tuple[str, ...] = ("default",)
@@ -358,6 +238,9 @@ class AgentSettings(_Settings):
 
     drain_timeout_us: Duration = Field(30 * SECOND_US, le=86_400 * SECOND_US)
     """How long a stop waits for running tasks before it hands them back: what Kubernetes allows."""
+
+    unary: bool = False
+    """Uses FetchTask and CompleteTask although the distributor has Work; to try them out."""
 
     wait_us: Duration = Field(30 * SECOND_US, ge=SECOND_US // 10, le=WAIT_MAX_US)
     """How long one FetchTask waits: half of what is allowed, so that a dead peer is noticed."""

@@ -67,6 +67,8 @@ class Heartbeat:
         self._held: dict[str, _Held] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
+        self._asleep_until: float | None = None
+        """When it looks at the leases next, by the loop's clock; None: when it is woken."""
 
     def hold(self, lease_id: str, lease_s: float, since: float) -> None:
         """Keeps a lease alive from now on. May be called from any thread.
@@ -74,9 +76,12 @@ class Heartbeat:
         Args:
             since: when the request that got it was sent, by the clock of asyncio's loops.
         """
+        held = _Held(lease_s, since)
         with self._lock:
-            self._held[lease_id] = _Held(lease_s, since)
-        self._wake()
+            self._held[lease_id] = held
+        # Waking costs a system call, and most leases are over before their first beat.
+        if self._asleep_until is None or held.due_at < self._asleep_until:
+            self._wake()
 
     def drop(self, lease_id: str) -> None:
         """Lets a lease be; it has ended. May be called from any thread."""
@@ -110,6 +115,7 @@ class Heartbeat:
                     return
             else:
                 left = None
+            self._asleep_until = None if left is None else self._loop.time() + left
             self._news.clear()
             try:
                 await asyncio.wait_for(self._news.wait(), left)

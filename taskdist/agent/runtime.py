@@ -1,4 +1,4 @@
-"""The agent's life: fetch when a slot is free, run, report; and its end, the drain.
+"""The agent's life: tasks come from a feed, are run and reported; and its end, the drain.
 
 It takes no more tasks than it has free slots for, so that none waits here while a better one comes
 to the distributor (P2). A run ends in one of three ways: with an outcome, which is reported until
@@ -7,34 +7,30 @@ back, in a drain.
 """
 
 import asyncio
-import random
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import stamina
 import structlog
 
+from taskdist.agent.feeds import Feed, Fetching, Streaming, patiently
 from taskdist.agent.handlers import Handler
 from taskdist.agent.heartbeat import Heartbeat, Runner, ThreadRunner
 from taskdist.client import Client
 from taskdist.core.errors import (
-    Exhausted,
     InvalidFields,
     PreconditionFailed,
     Refused,
     TaskNotFound,
-    Unavailable,
+    Unsupported,
 )
-from taskdist.reports import Work
+from taskdist.reports import Report, Work
 from taskdist.settings import SECOND_US, AgentSettings
 from taskdist.signals import Signals
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 SESSION_BYTES = 8
 """Random bytes in the name of a session: no two agents draw the same."""
@@ -42,23 +38,27 @@ SESSION_BYTES = 8
 HAND_BACK_S = 5.0
 """How long a drain tries to hand a task back. If it cannot, the lease runs out by itself."""
 
-# stamina logs each retry with the call's arguments, which here may be a task's data.
-stamina.instrumentation.set_on_retry_hooks(())
-
 
 @dataclass(slots=True)
 class _Run:
     """A task in a slot."""
 
     work: Work
-    handling: asyncio.Task[bytes]
+    task: asyncio.Task[None]
+    is_handling: bool = True
+    """Its handler runs; after that it is being reported."""
     lost: str = ""
     """Why the lease is over, if it is."""
     handed_back: bool = False
 
+    def stop(self) -> None:
+        """Stops the handler. An outcome that is on its way is the distributor's to judge."""
+        if self.is_handling:
+            self.task.cancel()
+
 
 class Agent:
-    """Works for one distributor until it is told to stop.
+    """Works for one distributor until it is told to stop. Also its feed's desk.
 
     Args:
         agent_id: its name.
@@ -77,18 +77,21 @@ class Agent:
         heartbeat_runner: Runner | None = None,
     ) -> None:
         self.agent_id = agent_id
+        self.session = secrets.token_hex(SESSION_BYTES)
+        self.kinds: Sequence[str] = sorted(handlers)
         self._settings = settings
         self._handlers = handlers
         self._client = connect()
         self._loop = asyncio.get_running_loop()
-        self._session = secrets.token_hex(SESSION_BYTES)
         self._heartbeat = Heartbeat(agent_id, connect, self._lost_elsewhere)
         self._heartbeat_runner = heartbeat_runner or ThreadRunner()
+        self._feed: Feed = Streaming(self, settings, self._client)
+        if settings.unary:
+            self._feed = Fetching(self, settings, self._client)
         self._runs: dict[str, _Run] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._free = asyncio.Semaphore(settings.slots)
-        self._is_away = False
-        """Whether the distributor did not answer when last called."""
+        self._room = asyncio.Event()
+        self._room.set()
+        self._draining = False
 
     async def run(self, signals: Signals) -> bool:
         """Works until the first signal, then drains.
@@ -102,79 +105,98 @@ class Agent:
         log.info(
             "agent started",
             agent_id=self.agent_id,
-            session=self._session,
+            session=self.session,
             server=self._settings.server,
             slots=self._settings.slots,
-            kinds=sorted(self._handlers),
+            kinds=self.kinds,
         )
         self._heartbeat_runner.start(self._heartbeat.run)
-        fetching = asyncio.ensure_future(self._fetch_and_run())
+        feeding = asyncio.ensure_future(self._feed_forever())
         try:
-            await _first(fetching, signals.asked)
-            if fetching.done():
-                fetching.result()
-            log.info("draining", agent_id=self.agent_id, running=len(self._runs))
-            fetching.cancel()
-            await asyncio.wait([fetching])
-            finished = await self._drain(signals)
+            await _first(feeding, signals.asked)
+            if feeding.done():
+                feeding.result()
+            await self._drain(signals, feeding)
         finally:
-            fetching.cancel()
+            for task in (feeding, *(run.task for run in self._runs.values())):
+                task.cancel()
             self._heartbeat_runner.stop()
             self._client.close()
         log.info("agent stopped", agent_id=self.agent_id)
-        return finished
+        return not signals.asked_again.done()
 
-    async def _drain(self, signals: Signals) -> bool:
+    async def _feed_forever(self) -> None:
+        try:
+            await self._feed.run()
+        except Unsupported:
+            log.info("distributor lacks Work; using FetchTask", agent_id=self.agent_id)
+            self._feed = Fetching(self, self._settings, self._client)
+            await self._feed.run()
+
+    async def _drain(self, signals: Signals, feeding: asyncio.Task[None]) -> None:
+        log.info("draining", agent_id=self.agent_id, running=len(self._runs))
+        self._draining = True
+        self._feed.leave()
         timeout = asyncio.ensure_future(asyncio.sleep(self._settings.drain_timeout_us / SECOND_US))
-        while self._tasks:
-            finished = asyncio.ensure_future(asyncio.wait(self._tasks))
-            await _first(finished, timeout, signals.asked_again)
-            if not finished.done():
-                break
+        await self._runs_end(timeout, signals.asked_again)
         timeout.cancel()
         for run in self._runs.values():
             run.handed_back = True
-            run.handling.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=HAND_BACK_S)
-        return not signals.asked_again.done()
+            run.stop()
+        await self._runs_end(asyncio.ensure_future(asyncio.sleep(HAND_BACK_S)))
+        await self._feed.finish()
+        await asyncio.wait({feeding}, timeout=HAND_BACK_S)
+        # What came between goodbye and the end of the stream.
+        await self._runs_end(asyncio.ensure_future(asyncio.sleep(HAND_BACK_S)))
 
-    async def _fetch_and_run(self) -> None:
-        while True:
-            await self._free.acquire()
-            try:
-                work, since = await self._patiently(self._fetch)
-            except BaseException:
-                self._free.release()
-                raise
-            if work is None:
-                self._free.release()
-                continue
-            task = asyncio.ensure_future(self._run(work, since))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    async def _runs_end(self, *or_until: asyncio.Future[Any]) -> None:
+        """Waits until no task runs, or one of these is done."""
+        while self._runs:
+            ended = asyncio.ensure_future(asyncio.wait([run.task for run in self._runs.values()]))
+            await _first(ended, *or_until)
+            if not ended.done():
+                ended.cancel()
+                return
 
-    async def _fetch(self) -> tuple[Work | None, float]:
-        """A task, and since when its lease may run: no earlier than it was asked for."""
-        asked_at = self._loop.time()
-        work = await self._client.fetch(
-            agent_id=self.agent_id,
-            session=self._session,
-            queues=self._settings.queues,
-            kinds=sorted(self._handlers),
-            # No long-poll before it is known to be back: it would say so only at its end.
-            wait_s=0 if self._is_away else self._settings.wait_us / SECOND_US,
-        )
-        got_at = self._loop.time()
-        waited_long = work is not None and got_at - asked_at > work.lease_s / 3
-        return work, got_at if waited_long else asked_at
+    # --- as its feed's desk ---
+
+    def held(self) -> list[str]:
+        """The leases that are held."""
+        return list(self._runs)
+
+    def begin(self, work: Work, since: float) -> None:
+        """Runs a task; its lease runs since then. One that comes in a drain is handed back."""
+        task = asyncio.ensure_future(self._hand_back(work) if self._draining else self._work(work))
+        self._runs[work.lease_id] = _Run(work, task, is_handling=not self._draining)
+        task.add_done_callback(lambda _: self._end(work.lease_id))
+        self._heartbeat.hold(work.lease_id, work.lease_s, since)
+        if len(self._runs) >= self._settings.slots:
+            self._room.clear()
+
+    def lost(self, lease_id: str, reason: str) -> None:
+        """A lease is over: stops its handler."""
+        run = self._runs.get(lease_id)
+        if run is not None and run.is_handling:
+            run.lost = reason
+            run.stop()
+
+    async def free_slot(self) -> None:
+        """Returns once fewer tasks run than there are slots."""
+        await self._room.wait()
+
+    def _end(self, lease_id: str) -> None:
+        self._heartbeat.drop(lease_id)
+        del self._runs[lease_id]
+        self._room.set()
+
+    def _lost_elsewhere(self, lease_id: str, reason: str) -> None:
+        """The heartbeat, in its thread, found a lease over."""
+        self._loop.call_soon_threadsafe(self.lost, lease_id, reason)
 
     # --- one task ---
 
-    async def _run(self, work: Work, since: float) -> None:
-        handling = asyncio.ensure_future(self._handle(work))
-        run = self._runs[work.lease_id] = _Run(work, handling)
-        self._heartbeat.hold(work.lease_id, work.lease_s, since)
+    async def _work(self, work: Work) -> None:
+        run = self._runs[work.lease_id]
         log.info(
             "task started",
             **self._names(work),
@@ -184,136 +206,65 @@ class Agent:
             sequence=work.sequence,
             retry_count=work.retry_count,
         )
-        try:
-            await asyncio.wait([handling])
-            await self._finish(run)
-        finally:
-            self._heartbeat.drop(work.lease_id)
-            del self._runs[work.lease_id]
-            self._free.release()
-
-    async def _handle(self, work: Work) -> bytes:
+        result, error = b"", ""
         limit = asyncio.timeout(work.run_timeout_s)
         try:
             async with limit:
-                return await self._handlers[work.kind](work)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise TimeoutError(f"not done within {work.run_timeout_s} s") from error
-
-    async def _finish(self, run: _Run) -> None:
-        work = run.work
+                result = await self._handlers[work.kind](work)
+        except asyncio.CancelledError:
+            if run.task.cancelling():
+                if not (run.lost or run.handed_back):
+                    raise  # The agent itself is ended.
+                run.task.uncancel()
+            error = "the handler cancelled itself"
+        except Exception:
+            error = traceback.format_exc()
+            if limit.expired():
+                error += f"TimeoutError: not done within {work.run_timeout_s} s\n"
+        run.is_handling = False
         if run.lost:
             log.warning("lease lost", **self._names(work), reason=run.lost)
-        elif run.handed_back and run.handling.cancelled():
+        elif run.handed_back and error:
             await self._hand_back(work)
         else:
-            await self._report(work, run.handling)
+            await self._report(work, result, error)
 
-    async def _report(self, work: Work, handling: asyncio.Task[bytes]) -> None:
-        """Reports until the distributor has answered: repeating an outcome is safe."""
-        error = _error_text(handling)
-        result = b"" if error else handling.result()
+    async def _report(self, work: Work, result: bytes, error: str) -> None:
         try:
             try:
-                message = await self._patiently(lambda: self._complete(work, result, error))
+                message = await self._settle(work, result, error)
             except InvalidFields as refusal:
                 # The result cannot be kept, and would not be the next time.
                 error = f"the outcome was not accepted: {refusal}"
-                message = await self._patiently(lambda: self._complete(work, b"", error))
+                message = await self._settle(work, b"", error)
         except (PreconditionFailed, TaskNotFound) as refusal:
             log.warning("outcome refused", **self._names(work), reason=str(refusal))
             return
-        event = "task failed" if error else "task succeeded"
-        last_line = {"error": error.strip().rsplit("\n", 1)[-1]} if error else {}
-        log.info(event, **self._names(work), message=message, **last_line)
+        if error:
+            last_line = error.strip().rsplit("\n", 1)[-1]
+            log.info("task failed", **self._names(work), message=message, error=last_line)
+        else:
+            log.info("task succeeded", **self._names(work), message=message)
 
-    async def _complete(self, work: Work, result: bytes, error: str) -> str:
-        return await self._client.complete(
-            task_id=work.task_id,
-            agent_id=self.agent_id,
-            lease_id=work.lease_id,
-            success=not error,
-            result=result,
-            error=error,
-        )
+    async def _settle(self, work: Work, result: bytes, error: str) -> str:
+        return await self._feed.settle(Report(work.task_id, work.lease_id, result, error))
 
     async def _hand_back(self, work: Work) -> None:
+        async def release() -> object:
+            return await self._client.release(
+                task_id=work.task_id, agent_id=self.agent_id, lease_id=work.lease_id
+            )
+
         try:
             async with asyncio.timeout(HAND_BACK_S):
-                await self._patiently(
-                    lambda: self._client.release(
-                        task_id=work.task_id, agent_id=self.agent_id, lease_id=work.lease_id
-                    )
-                )
+                await patiently(self._settings, release)
         except (Refused, TimeoutError) as reason:
             log.warning("task not handed back", **self._names(work), reason=str(reason))
         else:
             log.info("task handed back", **self._names(work))
 
-    # --- what goes wrong ---
-
-    def _lost_elsewhere(self, lease_id: str, reason: str) -> None:
-        """The heartbeat, in its thread, found a lease over."""
-        self._loop.call_soon_threadsafe(self._lost, lease_id, reason)
-
-    def _lost(self, lease_id: str, reason: str) -> None:
-        """Stops the handler. An outcome that is on its way is the distributor's to judge."""
-        run = self._runs.get(lease_id)
-        if run is not None and not run.handling.done():
-            run.lost = reason
-            run.handling.cancel()
-
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Calls until the distributor answers, with pauses that grow and vary."""
-        backoff = _Backoff(self._settings)
-        async for attempt in stamina.retry_context(on=backoff, attempts=None, timeout=None):
-            with attempt:
-                try:
-                    answer = await call()
-                except _Backoff.worth_waiting_for as reason:
-                    if attempt.num == 1:
-                        log.warning("distributor lost", reason=str(reason))
-                    self._is_away = isinstance(reason, Unavailable)
-                    raise
-                if attempt.num > 1:
-                    log.info("distributor back", tries=attempt.num)
-                self._is_away = False
-                return answer
-        raise AssertionError("stamina gave up, which it was told not to")
-
     def _names(self, work: Work) -> dict[str, object]:
         return {"task_id": work.task_id, "agent_id": self.agent_id, "attempt": work.attempt}
-
-
-class _Backoff:
-    """stamina's pause after an error: doubled each time, up to half of it left to chance.
-
-    stamina's own has no jitter once it has reached its longest pause, and that is where a thousand
-    agents would meet.
-    """
-
-    worth_waiting_for = (Unavailable, Exhausted)
-
-    def __init__(self, settings: AgentSettings) -> None:
-        self._pause_s = settings.backoff_us / SECOND_US
-        self._longest_s = settings.backoff_max_us / SECOND_US
-
-    def __call__(self, error: Exception) -> float | bool:
-        if not isinstance(error, self.worth_waiting_for):
-            return False
-        pause_s = min(self._pause_s, self._longest_s)
-        self._pause_s *= 2
-        return random.uniform(pause_s / 2, pause_s)
-
-
-def _error_text(handling: asyncio.Task[bytes]) -> str:
-    """What went wrong, with its traceback; nothing if nothing did."""
-    if handling.cancelled():
-        return "the handler cancelled itself"
-    error = handling.exception()
-    return "".join(traceback.format_exception(error)) if error else ""
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

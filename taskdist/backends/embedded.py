@@ -116,7 +116,7 @@ class EmbeddedBackend:
 
     async def _ask(self, asked: Command[Any] | Query[Any]) -> Any:
         self._check_open()
-        request = Request(asked, data_bytes=_weight(asked))
+        request = Request(asked, data_bytes=_weight(asked), rows=_rows(asked))
         try:
             return await self._wait_for(request)
         except asyncio.CancelledError:
@@ -244,11 +244,13 @@ class _Inbox:
     def take(self) -> list[Request]:
         """The oldest requests, as many as one batch may have."""
         taken: list[Request] = []
-        weight = 0
+        weight = rows = 0
         with self._lock:
-            while self._requests and len(taken) < self._settings.batch_rows_max:
+            while self._requests:
                 weight += self._requests[0].data_bytes
-                if taken and weight > self._settings.batch_bytes_max:
+                rows += self._requests[0].rows
+                is_full = weight > self._settings.batch_bytes_max
+                if taken and (is_full or rows > self._settings.batch_rows_max):
                     break
                 taken.append(self._requests.popleft())
                 self._bytes -= taken[-1].data_bytes
@@ -296,4 +298,10 @@ def _weight(asked: Command[Any] | Query[Any]) -> int:
             return REQUEST_BYTES + len(asked.data)
         case commands.Settle():
             return REQUEST_BYTES + len(asked.result) + len(asked.error)
+        case commands.Several():
+            return sum(map(_weight, asked.commands))
     return REQUEST_BYTES
+
+
+def _rows(asked: Command[Any] | Query[Any]) -> int:
+    return len(asked.commands) if isinstance(asked, commands.Several) else 1

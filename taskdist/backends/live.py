@@ -113,6 +113,8 @@ class Live:
                 return self._find_submit(asked)
             case commands.Take():
                 return self._find_take(asked)
+            case commands.Resume():
+                return Found(tasks=self.leases.of_session(asked.session))
             case commands.Heartbeat():
                 return Found(tasks=self._find_held(asked))
             case commands.Settle():

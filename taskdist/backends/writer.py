@@ -40,6 +40,7 @@ class Request:
     answer: Any = None
     """What came back, or the exception."""
     data_bytes: int = 0
+    rows: int = 1
     """How much it weighs in a batch."""
 
 
@@ -197,7 +198,7 @@ class Writer:
         log.error("disk full", store=str(self._journal.path))
         for request in {id(request): request for request in requests}.values():
             try:
-                if isinstance(request.asked, commands.Submit | commands.Take):
+                if _begins_something(request.asked):
                     self._waiting.discard(request)
                     raise apsw.FullError
                 batch = self._run([request], whole=False)
@@ -211,14 +212,20 @@ class Writer:
 
     def _undo(self) -> None:
         self._journal.rollback()
-        for change in reversed(self._batch.changes):
+        self._undo_changes(0)
+
+    def _undo_changes(self, since: int) -> None:
+        """Takes the changes of this batch, from the one of this number on, out of memory."""
+        changes = self._batch.changes
+        while len(changes) > since:
+            change = changes.pop()
             self._live.move(change.after, change.before)
 
     def _defer(self, requests: Sequence[Request]) -> list[Request]:
         """While tasks are loaded: what needs the whole queue waits, what ends leases does not."""
         now = []
         for request in requests:
-            if isinstance(request.asked, commands.Heartbeat | commands.Settle | commands.TakeBack):
+            if _ends_leases(request.asked):
                 now.append(request)
             else:
                 self._deferred.append(request)
@@ -246,6 +253,8 @@ class Writer:
         if isinstance(asked, Withdraw):
             self._waiting.discard(asked.request)
             return Done()
+        if isinstance(asked, commands.Several):
+            return self._several(asked)
         if isinstance(asked, commands.StopTakes):
             self._stopping = True
         if isinstance(asked, commands.Take) and self._stopping:
@@ -255,10 +264,28 @@ class Writer:
         )
         for change in decision.changes:
             self._apply(change)
-        if isinstance(decision.answer, Placed):
+        if isinstance(decision.answer, Placed) and getattr(asked, "position_wanted", True):
             task = decision.answer.task
             return replace(decision.answer, position=self._live.position(task))
         return decision.answer
+
+    def _several(self, asked: commands.Several) -> tuple[Any, ...]:
+        answers: list[Any] = []
+        before = len(self._batch.changes)
+        if asked.atomic:
+            self._journal.savepoint()
+        for command in asked.commands:
+            try:
+                answers.append(self._answer(command))
+            except Refused as refusal:
+                if asked.atomic:
+                    self._journal.rollback_to_savepoint()
+                    self._undo_changes(before)
+                    raise
+                answers.append(refusal)
+        if asked.atomic:
+            self._journal.release_savepoint()
+        return tuple(answers)
 
     def _apply(self, change: Change) -> None:
         self._batch.rows += self._journal.save(change)
@@ -310,3 +337,19 @@ class Writer:
             clocks = Clocks(served_us, self._newest_enqueued_us, self._live.last_sequence)
             self._journal.save_clocks(clocks)
             self._saved_us = served_us
+
+
+def _ends_leases(asked: Command[Any] | Query[Any]) -> bool:
+    """Whether it only prolongs or ends leases, for which the waiting tasks need not be known."""
+    if isinstance(asked, commands.Several):
+        return all(map(_ends_leases, asked.commands))
+    return isinstance(
+        asked, commands.Heartbeat | commands.Settle | commands.TakeBack | commands.Resume
+    )
+
+
+def _begins_something(asked: Command[Any] | Query[Any]) -> bool:
+    """Whether it asks for more of what a full disk has no room for."""
+    if isinstance(asked, commands.Several):
+        return any(map(_begins_something, asked.commands))
+    return isinstance(asked, commands.Submit | commands.Take)

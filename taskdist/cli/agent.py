@@ -83,7 +83,7 @@ def agent(
         check_name(agent_id)
     except ValueError as error:
         raise SettingsError(f"NAME: {error}") from None
-    logs.configure()
+    logs.configure(settings.log_level)
 
     async def work() -> signal.Signals | None:
         signals = Signals()

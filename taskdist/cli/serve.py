@@ -74,5 +74,5 @@ def serve(
         "insecure": insecure,
     }
     settings = DistributorSettings.load(flags, config=config)
-    logs.configure()
+    logs.configure(settings.log_level)
     asyncio.run(run(settings))

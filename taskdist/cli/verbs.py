@@ -30,7 +30,7 @@ def run(server: str, work: Callable[[Client], Awaitable[T]]) -> T:
         raise SettingsError(f"--server: {error}") from None
 
     async def with_client() -> T:
-        async with Client(server) as client:
+        async with Client(server, batching=False) as client:
             return await work(client)
 
     return asyncio.run(with_client())

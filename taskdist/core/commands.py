@@ -75,6 +75,19 @@ class Submit(Command[Placed]):
     """Only what the submitter said is read."""
     data: bytes
     client_made_id: bool
+    position_wanted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Several(Command[tuple[Any, ...]]):
+    """Apply these in one commit, in this order. Answers one for each, a `Refused` where it was.
+
+    No rule of its own: each of them is decided as if it had come alone.
+    """
+
+    commands: tuple[Command[Any], ...]
+    atomic: bool = False
+    """All or nothing: the first refusal is that of the whole, and undoes what came before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,16 @@ class Take(Command[Grants]):
     wait_us: int
     token: str
     """A random text, new for each command: with it lease ids cannot be guessed or used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume(Command[Held]):
+    """A session says which leases it still holds: the others are undone, since their answer never
+    reached it. Needs: the leased tasks of this session."""
+
+    agent_id: str
+    session: str
+    lease_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

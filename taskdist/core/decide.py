@@ -22,6 +22,7 @@ from taskdist.core.commands import (
     Locate,
     Moment,
     Placed,
+    Resume,
     Settle,
     Settled,
     StopTakes,
@@ -221,12 +222,22 @@ def _expire(
 def _take_back(
     command: TakeBack, found: Found, moment: Moment, settings: DistributorSettings
 ) -> Decision:
-    changes = []
+    return Decision(Done(), [_undo_lease(task, moment) for task in found.tasks])
+
+
+def _resume(
+    command: Resume, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    held, changes = [], []
     for task in found.tasks:
-        state = step(task.state, Event.RELEASE, TaskState.READY)
-        after = _end_lease(task, state, moment, attempt=task.attempt - 1)
-        changes.append(Change(task, after))
-    return Decision(Done(), changes)
+        lease = task.lease
+        if lease is None or lease.agent_id != command.agent_id:
+            continue
+        if lease.lease_id in command.lease_ids:
+            held.append(lease.lease_id)
+        else:
+            changes.append(_undo_lease(task, moment))
+    return Decision(Held(tuple(held)), changes)
 
 
 def _stop_takes(
@@ -238,6 +249,12 @@ def _stop_takes(
 def _require_lease_id(name: str, lease_id: str, settings: DistributorSettings) -> None:
     if settings.require_lease_id and not lease_id:
         raise InvalidFields([BadField(name, "required by this distributor (--require-lease-id)")])
+
+
+def _undo_lease(task: Task, moment: Moment) -> Change:
+    """As if it had never been: its attempt's number is free again, and nothing is counted."""
+    state = step(task.state, Event.RELEASE, TaskState.READY)
+    return Change(task, _end_lease(task, state, moment, attempt=task.attempt - 1))
 
 
 def _end_lease(task: Task, state: TaskState, moment: Moment, **changes: object) -> Task:
@@ -270,5 +287,6 @@ _DECIDE: dict[type[Command[Any]], Decide] = {
     Locate: _locate,
     Expire: _expire,
     TakeBack: _take_back,
+    Resume: _resume,
     StopTakes: _stop_takes,
 }

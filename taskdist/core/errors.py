@@ -73,6 +73,10 @@ class Damaged(Refused):
     """What is stored of this task cannot be read. Other tasks are served."""
 
 
+class Unsupported(Refused):
+    """This distributor does not have that method."""
+
+
 class StoreUnusable(Exception):
     """The store cannot be opened, and it is for people to put that right: a bad path, a missing
     permission, another distributor's lock, a foreign file, a newer version. One line."""

@@ -12,12 +12,13 @@ from taskdist.core.task import Task
 
 
 class LeaseTable:
-    """The leased tasks, by lease, by task and by agent."""
+    """The leased tasks, by lease, by task, by agent and by session."""
 
     def __init__(self) -> None:
         self._by_lease: dict[str, Task] = {}
         self._by_task: dict[str, Task] = {}
         self._by_agent: dict[str, set[str]] = {}
+        self._by_session: dict[str, set[str]] = {}
         self._timetable: SortedList[tuple[int, str]] = SortedList()
         self._entries: dict[str, int] = {}
 
@@ -39,6 +40,10 @@ class LeaseTable:
         """The tasks whose leases this agent holds."""
         return [self._by_lease[lease_id] for lease_id in sorted(self._by_agent.get(agent_id, ()))]
 
+    def of_session(self, session: str) -> list[Task]:
+        """The tasks whose leases this session holds."""
+        return [self._by_lease[lease_id] for lease_id in sorted(self._by_session.get(session, ()))]
+
     def put(self, task: Task) -> None:
         """Adds a leased task, or replaces it by a later version under the same lease."""
         lease = task.lease
@@ -46,6 +51,7 @@ class LeaseTable:
         self._by_lease[lease.lease_id] = task
         self._by_task[task.id] = task
         self._by_agent.setdefault(lease.agent_id, set()).add(lease.lease_id)
+        self._by_session.setdefault(lease.session, set()).add(lease.lease_id)
         entry_us = self._entries.get(lease.lease_id)
         if entry_us is None or entry_us > lease.expires_us:
             self._schedule(lease.lease_id, lease.expires_us)
@@ -56,10 +62,14 @@ class LeaseTable:
         assert lease is not None
         del self._by_lease[lease.lease_id]
         del self._by_task[task.id]
-        held = self._by_agent[lease.agent_id]
-        held.remove(lease.lease_id)
-        if not held:
-            del self._by_agent[lease.agent_id]
+        for index, name in (
+            (self._by_agent, lease.agent_id),
+            (self._by_session, lease.session),
+        ):
+            held = index[name]
+            held.remove(lease.lease_id)
+            if not held:
+                del index[name]
         self._timetable.remove((self._entries.pop(lease.lease_id), lease.lease_id))
 
     def due(self, now_us: int) -> list[Task]:

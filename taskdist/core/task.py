@@ -89,6 +89,8 @@ class Attempt:
     """Of a failure."""
 
 
+_set = object.__setattr__
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -129,8 +131,17 @@ class Task(BaseModel):
     lease: Lease | None = None
 
     def evolve(self, **changes: object) -> "Task":
-        """A copy with these fields changed. The changes are ours and are not validated again."""
-        return self.model_copy(update=changes)
+        """A copy with these fields changed. The changes are ours and are not validated again.
+
+        Does what pydantic's `model_copy` does, at less than half of its time: this is the hottest
+        line of the core.
+        """
+        copy = object.__new__(Task)
+        _set(copy, "__dict__", {**self.__dict__, **changes})
+        _set(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__)
+        _set(copy, "__pydantic_extra__", None)
+        _set(copy, "__pydantic_private__", None)
+        return copy
 
 
 def content_hash(task: Task, data: bytes) -> bytes:

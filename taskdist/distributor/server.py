@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ from taskdist.wire.codec import descriptor_pool
 
 log = structlog.get_logger()
 
+THREAD_SWITCH_S = 0.0005
+"""How long the event loop may keep the interpreter from the writer: a fast disk's sync."""
+
 
 class Distributor:
     """A backend and the server in front of it. Also the backend's listener.
@@ -41,6 +45,7 @@ class Distributor:
         self._watches = Watches(settings.watches_max)
         self._status = ServiceStatus()
         service = TaskDistributorService(self._backend, settings, self._watches)
+        self._streams = service.streams
         health = Health({OVERALL: [self._status], service: [self._status]})
         services: list[Any] = [service, health]
         services = ServerReflection.extend(services, pool=descriptor_pool())
@@ -65,6 +70,7 @@ class Distributor:
         """Answers long-polls, lets calls under way end, closes connections and the store."""
         self._status.set(False)
         self._watches.stop()
+        self._streams.stop()
         if not self.failure.done():
             await self._backend.apply(commands.StopTakes())
         cut_off = await self.server.drain(grace_s)
@@ -77,6 +83,7 @@ class Distributor:
     def changed(self, changes: Sequence[Change]) -> None:
         """Tells watchers, and logs what people want to know of."""
         self._watches.changed(changes)
+        self._streams.changed(changes)
         for change in changes:
             if change.attempt is not None:
                 _log_end(change)
@@ -138,6 +145,9 @@ async def serve(settings: DistributorSettings) -> None:
         SettingsError, StoreUnusable: it cannot start.
         StoreFailed: the store failed.
     """
+    # The writer gives the interpreter up at each sync and wants it back soon: with Python's 5 ms a
+    # commit would wait for the event loop longer than for the disk.
+    sys.setswitchinterval(THREAD_SWITCH_S)
     sock = bind(settings)
     try:
         distributor = Distributor(settings)

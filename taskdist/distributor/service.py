@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -16,14 +16,16 @@ from taskdist.core.queries import GetTask
 from taskdist.core.task import Task, TaskState
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
 from taskdist.distributor.watches import Watches
-from taskdist.settings import NAMELESS_AGENTS_REMEMBERED_MAX, DistributorSettings
-from taskdist.wire import convert
+from taskdist.distributor.work import WorkStreams
+from taskdist.settings import (
+    LEASE_TOKEN_BYTES,
+    NAMELESS_AGENTS_REMEMBERED_MAX,
+    DistributorSettings,
+)
+from taskdist.wire import convert, convert_agents
 from taskdist.wire import messages as wire
 
 log = structlog.get_logger()
-
-TOKEN_BYTES = 8
-"""Random bytes in a lease_id: it cannot be guessed, and is none of an earlier store's."""
 
 
 class TaskDistributorService(wire.TaskDistributorBase):
@@ -33,13 +35,18 @@ class TaskDistributorService(wire.TaskDistributorBase):
         self._backend = backend
         self._settings = settings
         self._watches = watches
+        self.streams = WorkStreams(backend, self._take_back)
         self._nameless: set[str] = set()
         self._pending: set[asyncio.Task[Any]] = set()
 
     def __mapping__(self) -> dict[str, const.Handler]:
-        """grpclib's table of methods; these two need to see their stream."""
+        """grpclib's table of methods; these need to see their stream."""
         mapping = super().__mapping__()
-        own = {"FetchTask": self._fetch_task, "WatchTask": self._watch_task}
+        own = {
+            "FetchTask": self._fetch_task,
+            "WatchTask": self._watch_task,
+            "Work": self.streams.serve,
+        }
         for name, method in own.items():
             path = f"/taskdist.v1.TaskDistributor/{name}"
             mapping[path] = mapping[path]._replace(func=method)
@@ -51,9 +58,18 @@ class TaskDistributorService(wire.TaskDistributorBase):
         self, submit_task_request: wire.SubmitTaskRequest
     ) -> wire.SubmitTaskResponse:
         """Adds a task."""
-        new_id = str(uuid_utils.uuid7())
-        command = convert.submit(submit_task_request, self._settings.tiers, new_id)
+        command = convert.submit(submit_task_request, self._settings.tiers, _new_id())
         return convert.submitted(await self._backend.apply(command))
+
+    async def submit_tasks(
+        self, submit_tasks_request: wire.SubmitTasksRequest
+    ) -> wire.SubmitTasksResponse:
+        """Adds tasks in one commit."""
+        several, refused = convert.submit_several(
+            submit_tasks_request, self._settings.tiers, _new_id
+        )
+        answers = await self._backend.apply(several)
+        return convert.submitted_several(answers, refused)
 
     async def get_task(self, get_task_request: wire.GetTaskRequest) -> wire.GetTaskResponse:
         """All that is kept of a task."""
@@ -97,41 +113,42 @@ class TaskDistributorService(wire.TaskDistributorBase):
     # --- for agents ---
 
     async def _fetch_task(self, stream: AnyStream) -> None:
-        command = convert.take(await first_message(stream), secrets.token_hex(TOKEN_BYTES))
+        token = secrets.token_hex(LEASE_TOKEN_BYTES)
+        command = convert_agents.take(await first_message(stream), token)
         grants = await self._backend.apply(command)
         written = False
         try:
-            await stream.send_message(convert.fetched(grants))
+            await stream.send_message(convert_agents.fetched(grants))
             written = not is_gone(stream)
         finally:
             if grants.grants and not written:
-                self._take_back(grants)
+                self._take_back(grants.grants)
 
     async def complete_task(
         self, complete_task_request: wire.CompleteTaskRequest
     ) -> wire.CompleteTaskResponse:
         """Ends a lease well or badly."""
-        command = convert.complete(complete_task_request)
+        command = convert_agents.complete(complete_task_request)
         self._note_nameless(command.agent_id, command.lease_id)
-        return convert.completed(await self._backend.apply(command))
+        return convert_agents.completed(await self._backend.apply(command))
 
     async def release_task(
         self, release_task_request: wire.ReleaseTaskRequest
     ) -> wire.ReleaseTaskResponse:
         """Takes a task back unfinished."""
-        command = convert.release(release_task_request)
+        command = convert_agents.release(release_task_request)
         self._note_nameless(command.agent_id, command.lease_id)
-        return convert.released(await self._backend.apply(command))
+        return convert_agents.released(await self._backend.apply(command))
 
     async def heartbeat(self, heartbeat_request: wire.HeartbeatRequest) -> wire.HeartbeatResponse:
         """Starts the terms of leases anew."""
-        command = convert.heartbeat(heartbeat_request)
+        command = convert_agents.heartbeat(heartbeat_request)
         self._note_nameless(command.agent_id, *command.lease_ids[:1])
-        return convert.held(await self._backend.apply(command))
+        return convert_agents.held(await self._backend.apply(command))
 
-    def _take_back(self, grants: commands.Grants) -> None:
+    def _take_back(self, grants: Sequence[commands.Grant]) -> None:
         """The agent never heard of these leases: they count as nothing."""
-        leases = [grant.task.lease for grant in grants.grants]
+        leases = [grant.task.lease for grant in grants]
         command = commands.TakeBack(tuple(lease.lease_id for lease in leases if lease))
         self._spawn(self._backend.apply(command))
 
@@ -154,3 +171,8 @@ class TaskDistributorService(wire.TaskDistributorBase):
         if len(self._nameless) < NAMELESS_AGENTS_REMEMBERED_MAX:
             self._nameless.add(agent_id)
             log.warning("agent sends no lease_id", agent_id=agent_id, effect="weaker fencing")
+
+
+def _new_id() -> str:
+    """A UUID of version 7: in the order of time, which a store inserts twice as fast."""
+    return str(uuid_utils.uuid7())

@@ -21,7 +21,11 @@ from grpclib.server import Server as GrpclibServer
 from grpclib.server import Stream
 
 from taskdist.core.errors import BadField, Refused, TooLarge
-from taskdist.settings import CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES
+from taskdist.settings import (
+    CONNECTION_WINDOW_BYTES,
+    MESSAGE_BYTES_MAX,
+    STREAM_WINDOW_BYTES,
+)
 from taskdist.wire.codec import Codec
 from taskdist.wire.statuses import to_status
 
@@ -128,8 +132,15 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 async def first_message(stream: AnyStream) -> Any:
-    """The request of a unary method; a caller that sent none has been refused already."""
-    return await stream.recv_message()
+    """The request of a unary method, or the first of a stream.
+
+    Raises:
+        GRPCError: INVALID_ARGUMENT, there is none.
+    """
+    message = await stream.recv_message()
+    if message is None:
+        raise GRPCError(Status.INVALID_ARGUMENT, "the call was closed without a message")
+    return message
 
 
 def is_gone(stream: AnyStream) -> bool:

@@ -18,14 +18,25 @@ VALUE_LENGTH_SHOWN = 80
 
 
 class Faults:
-    """Collects what is wrong with a request."""
+    """Collects what is wrong with a request.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: stands before each field's name, for one of several: `tasks[3].`.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self.bad: list[BadField] = []
         self.large: list[BadField] = []
 
+    def include(self, other: "Faults") -> None:
+        """Adds what was found elsewhere."""
+        self.bad += other.bad
+        self.large += other.large
+
     def reject(self, field: str, reason: str) -> None:
         """Notes a bad field; of several faults of one field the first."""
+        field = self._prefix + field
         if all(field != bad.field for bad in self.bad):
             self.bad.append(BadField(field, reason))
 
@@ -68,7 +79,7 @@ class Faults:
         """Bytes, as they came."""
         if len(value) > limit:
             reason = f"{len(value)} bytes; allowed: at most {limit}"
-            self.large.append(BadField(field, reason))
+            self.large.append(BadField(self._prefix + field, reason))
         return value
 
     def done(self) -> None:
@@ -78,7 +89,12 @@ class Faults:
             InvalidFields: every field that is bad.
             TooLarge: nothing but sizes is bad.
         """
+        refusal = self.refusal()
+        if refusal is not None:
+            raise refusal
+
+    def refusal(self) -> InvalidFields | None:
+        """What `done` would raise."""
         if self.bad:
-            raise InvalidFields(self.bad + self.large)
-        if self.large:
-            raise TooLarge(self.large)
+            return InvalidFields(self.bad + self.large)
+        return TooLarge(self.large) if self.large else None

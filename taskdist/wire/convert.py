@@ -5,33 +5,31 @@ backend. Times are seconds and timestamps on the wire, whole microseconds inside
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
 from taskdist.core import commands
-from taskdist.core.commands import Grants, Held, Placed, Settled
+from taskdist.core.commands import Placed
+from taskdist.core.errors import InvalidFields, Refused
 from taskdist.core.queries import GetTask, ListTasks, TaskHistory, TaskPage
-from taskdist.core.task import Attempt, Outcome, Task, TaskState
+from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.settings import (
     DATA_BYTES_MAX,
-    ERROR_BYTES_MAX,
     EST_PROCESSING_TIME_MAX_US,
-    HEARTBEAT_LEASES_MAX,
     ID_ENDING_LENGTH_MIN,
-    LANES_PER_AGENT_MAX,
     MAX_RETRIES_DEFAULT,
     MAX_RETRIES_MAX,
     PAGE_SIZE_DEFAULT,
     PAGE_SIZE_MAX,
-    RESULT_BYTES_MAX,
     SECOND_US,
-    WAIT_MAX_US,
+    SUBMIT_TASKS_MAX,
 )
 from taskdist.wire import messages as wire
 from taskdist.wire.checking import NAMES, Faults
 from taskdist.wire.codec import fields, make
+from taskdist.wire.statuses import to_status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,98 +51,75 @@ def submit(message: wire.SubmitTaskRequest, tiers: Sequence[str], new_id: str) -
         InvalidFields: every field that is bad.
         TooLarge: nothing but the size of data.
     """
+    faults = Faults()
+    command = _submit(message, tiers, new_id, faults)
+    faults.done()
+    return command
+
+
+def submit_several(
+    message: wire.SubmitTasksRequest, tiers: Sequence[str], new_id: Callable[[], str]
+) -> tuple[commands.Several, dict[int, Refused]]:
+    """The tasks that a client submits, and those that are refused already, by their place.
+
+    Raises:
+        InvalidFields, TooLarge: how many there are; and, of all or nothing, every bad field.
+    """
     m = fields(message)
     faults = Faults()
-    task_id = faults.task_id(m.task_id) if m.task_id else new_id
+    if not 1 <= len(m.tasks) <= SUBMIT_TASKS_MAX:
+        faults.reject("tasks", f"{len(m.tasks)} of them; allowed: 1 to {SUBMIT_TASKS_MAX}")
+        faults.done()
+    atomic = m.atomic is not False
+    submits: list[commands.Submit] = []
+    refused: dict[int, Refused] = {}
+    for place, task in enumerate(m.tasks):
+        own = Faults(f"tasks[{place}]." if atomic else "")
+        command = _submit(task, tiers, new_id(), own, position_wanted=m.positions)
+        if atomic:
+            faults.include(own)
+        elif refusal := own.refusal():
+            refused[place] = refusal
+            continue
+        submits.append(command)
+    faults.done()
+    return commands.Several(tuple(submits), atomic=atomic), refused
+
+
+def _submit(
+    message: wire.SubmitTaskRequest,
+    tiers: Sequence[str],
+    new_id: str,
+    faults: Faults,
+    *,
+    position_wanted: bool = True,
+) -> commands.Submit:
+    """The task of a request; one without fields of its own, if `faults` are found in them."""
+    m = fields(message)
     if m.user_tier not in tiers:
         faults.add("user_tier", m.user_tier, ", ".join(tiers))
-    estimate_us = faults.seconds(
-        "est_processing_time", m.est_processing_time, EST_PROCESSING_TIME_MAX_US
-    )
+    wish = {
+        "id": faults.task_id(m.task_id) if m.task_id else new_id,
+        "user_tier": m.user_tier,
+        "est_processing_time_us": faults.seconds(
+            "est_processing_time", m.est_processing_time, EST_PROCESSING_TIME_MAX_US
+        ),
+        "kind": m.kind or "simulate",
+        "queue": m.queue or "default",
+        "max_retries": MAX_RETRIES_DEFAULT if m.max_retries is None else m.max_retries,
+    }
     data = faults.size("data", m.data, DATA_BYTES_MAX)
-    retries = MAX_RETRIES_DEFAULT if m.max_retries is None else m.max_retries
-    wish = {"kind": m.kind or "simulate", "queue": m.queue or "default", "max_retries": retries}
-    checked = {"id": new_id, "user_tier": tiers[0], "est_processing_time_us": estimate_us}
     try:
-        task = Task.model_validate(checked | wish)
+        task = Task.model_validate(wish)
     except ValidationError as error:
         for fault in error.errors():
             field = str(fault["loc"][0])
-            faults.add(field, fault["input"], _SUBMIT_ALLOWED[field])
-    faults.done()
-    task = task.evolve(id=task_id, user_tier=m.user_tier)
-    return commands.Submit(task, data, client_made_id=bool(m.task_id))
-
-
-def take(message: wire.FetchTaskRequest, token: str) -> commands.Take:
-    """What an agent asks for."""
-    m = fields(message)
-    faults = Faults()
-    queues = faults.names("queues", m.queues, LANES_PER_AGENT_MAX) or ("default",)
-    kinds = faults.names("kinds", m.kinds, LANES_PER_AGENT_MAX)
-    if len(queues) * max(1, len(kinds)) > LANES_PER_AGENT_MAX:
-        faults.reject("queues", f"queues times kinds; allowed: at most {LANES_PER_AGENT_MAX}")
-    command = commands.Take(
-        agent_id=faults.name("agent_id", m.agent_id),
-        session=faults.name("session", m.session, optional=True),
-        queues=queues,
-        kinds=kinds,
-        slots=1,
-        wait_us=faults.seconds("wait_seconds", m.wait_seconds or 0.0, WAIT_MAX_US),
-        token=token,
+            if field in _SUBMIT_ALLOWED:
+                faults.add(field, fault["input"], _SUBMIT_ALLOWED[field])
+        task = Task(id=new_id, user_tier=tiers[0], est_processing_time_us=0)
+    return commands.Submit(
+        task, data, client_made_id=bool(m.task_id), position_wanted=position_wanted
     )
-    faults.done()
-    return command
-
-
-def complete(message: wire.CompleteTaskRequest) -> commands.Settle:
-    """How a run ended."""
-    m = fields(message)
-    faults = Faults()
-    result = faults.size("result", m.result, RESULT_BYTES_MAX)
-    command = commands.Settle(
-        task_id=faults.task_id(m.task_id),
-        agent_id=faults.name("agent_id", m.agent_id),
-        lease_id=m.lease_id,
-        outcome=Outcome.SUCCEEDED if m.success else Outcome.FAILED,
-        result=result if m.success else b"",
-        error="" if m.success else _error_text(m.error, result),
-        retryable=m.retryable is not False,
-    )
-    faults.done()
-    return command
-
-
-def _error_text(error: str, result: bytes) -> str:
-    """The error, or else the result, or else a word: cut to the limit at a whole character."""
-    data = error.encode() or result
-    return data[:ERROR_BYTES_MAX].decode("utf-8", "ignore") or "failed"
-
-
-def release(message: wire.ReleaseTaskRequest) -> commands.Settle:
-    """A task handed back."""
-    m = fields(message)
-    faults = Faults()
-    command = commands.Settle(
-        task_id=faults.task_id(m.task_id),
-        agent_id=faults.name("agent_id", m.agent_id),
-        lease_id=m.lease_id,
-        outcome=Outcome.RELEASED,
-    )
-    faults.done()
-    return command
-
-
-def heartbeat(message: wire.HeartbeatRequest) -> commands.Heartbeat:
-    """The leases that an agent says it holds."""
-    m = fields(message)
-    faults = Faults()
-    if len(m.lease_ids) > HEARTBEAT_LEASES_MAX:
-        reason = f"{len(m.lease_ids)} of them; allowed: at most {HEARTBEAT_LEASES_MAX}"
-        faults.reject("lease_ids", reason)
-    command = commands.Heartbeat(faults.name("agent_id", m.agent_id), tuple(m.lease_ids))
-    faults.done()
-    return command
 
 
 def task_id(message: wire.GetTaskRequest | wire.CancelTaskRequest | wire.WatchTaskRequest) -> str:
@@ -207,52 +182,32 @@ def submitted(placed: Placed) -> wire.SubmitTaskResponse:
     )
 
 
-def fetched(grants: Grants) -> wire.FetchTaskResponse:
-    """The task that an agent got, or that it got none."""
-    if not grants.grants:
-        return make(wire.FetchTaskResponse)
-    (grant,) = grants.grants
-    task, lease = grant.task, grant.task.lease
-    assert lease is not None
+def submitted_several(
+    answers: Sequence[Placed | Refused], refused: Mapping[int, Refused]
+) -> wire.SubmitTasksResponse:
+    """What became of each task, in the order of the request."""
+    rest = iter(answers)
+    count = len(answers) + len(refused)
+    results = [refused[place] if place in refused else next(rest) for place in range(count)]
+    return make(wire.SubmitTasksResponse, results=[_result(result) for result in results])
+
+
+def _result(result: Placed | Refused) -> wire.SubmitTasksResult:
+    if isinstance(result, Refused):
+        return make(wire.SubmitTasksResult, refusal=refusal(result))
+    return make(wire.SubmitTasksResult, submitted=submitted(result))
+
+
+def refusal(refused: Refused) -> wire.Refusal:
+    """Why one of several things was not done."""
+    status = to_status(refused)
+    bad = refused.fields if isinstance(refused, InvalidFields) else ()
     return make(
-        wire.FetchTaskResponse,
-        has_task=True,
-        task_id=task.id,
-        user_tier=task.user_tier,
-        est_processing_time=task.est_processing_time_us / SECOND_US,
-        data=grant.data,
-        kind=task.kind,
-        queue=task.queue,
-        retry_count=task.retry_count,
-        lease_id=lease.lease_id,
-        lease_seconds=lease.term_us / SECOND_US,
-        sequence=task.sequence,
-        attempt=task.attempt,
-        run_timeout_seconds=lease.run_timeout_us / SECOND_US,
+        wire.Refusal,
+        code=status.status.value,
+        message=status.message,
+        bad_fields=[make(wire.BadField, field=field, reason=reason) for field, reason in bad],
     )
-
-
-_COMPLETED = {
-    (Outcome.SUCCEEDED, TaskState.SUCCEEDED): "succeeded; its result is kept",
-    (Outcome.FAILED, TaskState.READY): "failed; it will be retried after all new tasks",
-    (Outcome.FAILED, TaskState.DEAD): "failed; dead, its errors are kept",
-}
-
-
-def completed(settled: Settled) -> wire.CompleteTaskResponse:
-    """What became of the task."""
-    text = _COMPLETED[settled.outcome, settled.led_to]
-    return make(wire.CompleteTaskResponse, acknowledged=True, message=text)
-
-
-def released(settled: Settled) -> wire.ReleaseTaskResponse:
-    """What became of the task."""
-    return make(wire.ReleaseTaskResponse, status=wire_state(settled.led_to))
-
-
-def held(answer: Held) -> wire.HeartbeatResponse:
-    """The leases that go on."""
-    return make(wire.HeartbeatResponse, lease_ids=list(answer.lease_ids))
 
 
 def cancelled(placed: Placed) -> wire.CancelTaskResponse:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import (
     TYPE_CHECKING,
+    AsyncIterable,
     AsyncIterator,
     Dict,
+    Iterable,
     List,
     Optional,
+    Union,
 )
 
 import betterproto
@@ -104,6 +107,113 @@ class SubmitTaskResponse(betterproto.Message):
     """
     1 is next among the ready tasks of its queue, at the moment of decision. 0 when it is not ready.
     """
+
+
+@dataclass(eq=False, repr=False)
+class SubmitTasksRequest(betterproto.Message):
+    tasks: List["SubmitTaskRequest"] = betterproto.message_field(1)
+    """1 to 1,000."""
+
+    atomic: Optional[bool] = betterproto.bool_field(2, optional=True)
+    """All or nothing. Unset: true."""
+
+    positions: bool = betterproto.bool_field(3)
+    """Whether queue_position is wanted; it is 0 otherwise."""
+
+
+@dataclass(eq=False, repr=False)
+class SubmitTasksResponse(betterproto.Message):
+    results: List["SubmitTasksResult"] = betterproto.message_field(1)
+    """One for each task, in the order of the request."""
+
+
+@dataclass(eq=False, repr=False)
+class SubmitTasksResult(betterproto.Message):
+    submitted: "SubmitTaskResponse" = betterproto.message_field(1, group="outcome")
+    refusal: "Refusal" = betterproto.message_field(2, group="outcome")
+
+
+@dataclass(eq=False, repr=False)
+class Refusal(betterproto.Message):
+    """
+    Why one of several things asked for was not done: what would be the status of a call of its own.
+    """
+
+    code: int = betterproto.uint32_field(1)
+    """A status code of gRPC."""
+
+    message: str = betterproto.string_field(2)
+    bad_fields: List["BadField"] = betterproto.message_field(3)
+    """As google.rpc.BadRequest would name them."""
+
+
+@dataclass(eq=False, repr=False)
+class BadField(betterproto.Message):
+    field: str = betterproto.string_field(1)
+    reason: str = betterproto.string_field(2)
+
+
+@dataclass(eq=False, repr=False)
+class WorkRequest(betterproto.Message):
+    hello: "WorkHello" = betterproto.message_field(1)
+    """In the first message, and only there."""
+
+    slots: Optional[int] = betterproto.uint32_field(2, optional=True)
+    """
+    How many tasks the agent runs at once from now on, 0 to 10,000. In hello it is hello.slots.
+    """
+
+    outcomes: List["CompleteTaskRequest"] = betterproto.message_field(3)
+    """How runs ended. With the agent_id of hello, which may be left empty."""
+
+    releases: List["ReleaseTaskRequest"] = betterproto.message_field(4)
+    """Tasks handed back, likewise."""
+
+    goodbye: bool = betterproto.bool_field(5)
+    """Send no more leases."""
+
+
+@dataclass(eq=False, repr=False)
+class WorkHello(betterproto.Message):
+    agent_id: str = betterproto.string_field(1)
+    """
+    As in FetchTask, but session is required: a random id of the agent's process.
+    """
+
+    session: str = betterproto.string_field(2)
+    queues: List[str] = betterproto.string_field(3)
+    kinds: List[str] = betterproto.string_field(4)
+    slots: int = betterproto.uint32_field(5)
+    """How many tasks the agent runs at once, 0 to 10,000."""
+
+    lease_ids: List[str] = betterproto.string_field(6)
+    """The leases of this session that the agent still holds."""
+
+
+@dataclass(eq=False, repr=False)
+class WorkResponse(betterproto.Message):
+    leases: List["FetchTaskResponse"] = betterproto.message_field(1)
+    """Tasks to run, each under a lease."""
+
+    verdicts: List["WorkVerdict"] = betterproto.message_field(2)
+    """One for each outcome and each release, in any order."""
+
+    revoked_lease_ids: List[str] = betterproto.string_field(3)
+    """
+    Leases that are over without a word of the agent's: lost or cancelled. Stop their handlers.
+    """
+
+    drain: bool = betterproto.bool_field(4)
+    """The distributor is stopping: finish, report, and come back later."""
+
+
+@dataclass(eq=False, repr=False)
+class WorkVerdict(betterproto.Message):
+    lease_id: str = betterproto.string_field(1)
+    accepted: str = betterproto.string_field(2, group="verdict")
+    """The outcome is kept; for people: what became of the task."""
+
+    refusal: "Refusal" = betterproto.message_field(3, group="verdict")
 
 
 @dataclass(eq=False, repr=False)
@@ -382,6 +492,42 @@ class TaskDistributorStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def submit_tasks(
+        self,
+        submit_tasks_request: "SubmitTasksRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> "SubmitTasksResponse":
+        return await self._unary_unary(
+            "/taskdist.v1.TaskDistributor/SubmitTasks",
+            submit_tasks_request,
+            SubmitTasksResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def work(
+        self,
+        work_request_iterator: Union[AsyncIterable[WorkRequest], Iterable[WorkRequest]],
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> AsyncIterator[WorkResponse]:
+        async for response in self._stream_stream(
+            "/taskdist.v1.TaskDistributor/Work",
+            work_request_iterator,
+            WorkRequest,
+            WorkResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
     async def fetch_task(
         self,
         fetch_task_request: "FetchTaskRequest",
@@ -544,6 +690,17 @@ class TaskDistributorBase(ServiceBase):
     ) -> "SubmitTaskResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def submit_tasks(
+        self, submit_tasks_request: "SubmitTasksRequest"
+    ) -> "SubmitTasksResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def work(
+        self, work_request_iterator: AsyncIterator[WorkRequest]
+    ) -> AsyncIterator[WorkResponse]:
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield WorkResponse()
+
     async def fetch_task(
         self, fetch_task_request: "FetchTaskRequest"
     ) -> "FetchTaskResponse":
@@ -592,6 +749,23 @@ class TaskDistributorBase(ServiceBase):
         request = await stream.recv_message()
         response = await self.submit_task(request)
         await stream.send_message(response)
+
+    async def __rpc_submit_tasks(
+        self, stream: "grpclib.server.Stream[SubmitTasksRequest, SubmitTasksResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.submit_tasks(request)
+        await stream.send_message(response)
+
+    async def __rpc_work(
+        self, stream: "grpclib.server.Stream[WorkRequest, WorkResponse]"
+    ) -> None:
+        request = stream.__aiter__()
+        await self._call_rpc_handler_server_stream(
+            self.work,
+            stream,
+            request,
+        )
 
     async def __rpc_fetch_task(
         self, stream: "grpclib.server.Stream[FetchTaskRequest, FetchTaskResponse]"
@@ -666,6 +840,18 @@ class TaskDistributorBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 SubmitTaskRequest,
                 SubmitTaskResponse,
+            ),
+            "/taskdist.v1.TaskDistributor/SubmitTasks": grpclib.const.Handler(
+                self.__rpc_submit_tasks,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                SubmitTasksRequest,
+                SubmitTasksResponse,
+            ),
+            "/taskdist.v1.TaskDistributor/Work": grpclib.const.Handler(
+                self.__rpc_work,
+                grpclib.const.Cardinality.STREAM_STREAM,
+                WorkRequest,
+                WorkResponse,
             ),
             "/taskdist.v1.TaskDistributor/FetchTask": grpclib.const.Handler(
                 self.__rpc_fetch_task,

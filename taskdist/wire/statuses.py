@@ -1,5 +1,6 @@
 """The one table between the expected errors and the statuses of gRPC, and both ways through it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -26,6 +27,7 @@ STATUSES: list[tuple[type[errors.Refused], Status]] = [
     (errors.Exhausted, Status.RESOURCE_EXHAUSTED),
     (errors.Unavailable, Status.UNAVAILABLE),
     (errors.Damaged, Status.DATA_LOSS),
+    (errors.Unsupported, Status.UNIMPLEMENTED),
 ]
 """The one table between the expected errors and the statuses of gRPC."""
 
@@ -50,15 +52,22 @@ def to_status(refusal: errors.Refused) -> GRPCError:
 
 def from_status(error: GRPCError) -> errors.Refused | None:
     """What a status means; None if it is none of ours."""
-    for detail in error.details or ():
-        if isinstance(detail, BadRequest):
-            bad = [BadField(item.field, item.description) for item in detail.field_violations]
-            is_size = error.status is Status.RESOURCE_EXHAUSTED
-            return TooLarge(bad) if is_size else InvalidFields(bad)
-    text = error.message or error.status.name
-    if error.status is Status.INVALID_ARGUMENT:
-        return InvalidFields([BadField("request", text)])
+    bad = [
+        BadField(item.field, item.description)
+        for detail in error.details or ()
+        if isinstance(detail, BadRequest)
+        for item in detail.field_violations
+    ]
+    return from_code(error.status.value, error.message or error.status.name, bad)
+
+
+def from_code(code: int, text: str, bad_fields: Sequence[BadField] = ()) -> errors.Refused | None:
+    """What a status means, by its number; None if it is none of ours."""
+    if bad_fields and code == Status.RESOURCE_EXHAUSTED.value:
+        return TooLarge(bad_fields)
+    if code == Status.INVALID_ARGUMENT.value:
+        return InvalidFields(bad_fields or [BadField("request", text)])
     for kind, status in STATUSES[2:]:
-        if status is error.status:
+        if status.value == code:
             return kind(text)
     return None

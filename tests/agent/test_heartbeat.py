@@ -59,9 +59,9 @@ async def test_one_heartbeat_renews_all_that_is_held() -> None:
             await played.submit()
         await asyncio.sleep(1.1 * LEASE_S)
         beats = [call for call in played.network.calls if call.method == "Heartbeat"]
+        assert not handler.stopped_at
     assert len(beats) == 3
     assert all(len(beat.request.lease_ids) == 3 for beat in beats)
-    assert not handler.stopped_at
 
 
 @pytest.mark.parametrize("how", ["broken", "silent"])

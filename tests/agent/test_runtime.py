@@ -141,7 +141,7 @@ async def test_an_outcome_is_repeated_until_it_is_answered(how: str) -> None:
 
     async with stage() as played:
         getattr(played.network, how).add("CompleteTask")
-        played.agent(once)
+        played.agent(once, unary=True)
         task_id = await played.submit()
         await played.network.wait_for_calls("CompleteTask", 5)
         getattr(played.network, how).clear()
@@ -157,7 +157,7 @@ async def test_an_outcome_that_comes_too_late_is_refused_and_forgotten() -> None
     """P3: another agent has the task by then; the first one takes the next."""
     async with stage(lease_us=10_000_000) as played:
         played.network.broken.update({"CompleteTask", "Heartbeat"})
-        played.agent(done, name="late")
+        played.agent(done, name="late", unary=True)
         task_id = await played.submit(est_s=1)
         await asyncio.sleep(5)
         played.network.broken.add("FetchTask")
@@ -209,7 +209,7 @@ async def test_it_tries_a_lost_distributor_again_with_growing_pauses() -> None:
     for name in ("agent-1", "agent-2"):
         async with stage() as played:
             played.network.broken.add("FetchTask")
-            played.agent(done, name=name)
+            played.agent(done, name=name, unary=True)
             await asyncio.sleep(100)
             times = played.network.times("FetchTask")
             gaps.append([after - before for before, after in pairwise(times)])

@@ -3,6 +3,7 @@
 So does any official client in any language: they share the core that grpcio is.
 """
 
+import queue
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,9 +61,43 @@ def test_every_rpc(stub: Noted, pb: Any) -> None:
     task_id = a_task_lives(stub, pb)
     its_story_is_kept(stub, pb, task_id)
     another_is_cancelled_and_both_are_listed(stub, pb, task_id)
+    several_are_worked_over_a_stream(stub, pb)
 
     service = pb.DESCRIPTOR.services_by_name["TaskDistributor"]
     assert stub.called == {method.name for method in service.methods}
+
+
+def several_are_worked_over_a_stream(stub: Noted, pb: Any) -> None:
+    """Three are submitted at once, one of them bad; the others are finished over Work."""
+    tiers = ("free", "gold", "paid")
+    tasks = [pb.SubmitTaskRequest(user_tier=tier, queue="stream") for tier in tiers]
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.SubmitTasks(pb.SubmitTasksRequest(tasks=tasks), timeout=TIMEOUT_S)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    each = pb.SubmitTasksRequest(tasks=tasks, atomic=False, positions=True)
+    results = stub.SubmitTasks(each, timeout=TIMEOUT_S).results
+    kinds = [result.WhichOneof("outcome") for result in results]
+    assert kinds == ["submitted", "refusal", "submitted"]
+    assert results[1].refusal.bad_fields[0].field == "user_tier"
+    assert [results[0].submitted.queue_position, results[2].submitted.queue_position] == [1, 1]
+
+    says: queue.Queue[Any] = queue.Queue()
+    hello = pb.WorkHello(agent_id="agent-1", session="s", queues=["stream"], slots=1)
+    says.put(pb.WorkRequest(hello=hello))
+    answers = stub.Work(iter(says.get, None), timeout=TIMEOUT_S)
+    done: list[str] = []
+    while len(done) < 2:
+        for work in next(answers).leases:
+            outcome = pb.CompleteTaskRequest(
+                task_id=work.task_id, lease_id=work.lease_id, success=True
+            )
+            says.put(pb.WorkRequest(outcomes=[outcome]))
+            done.append(work.user_tier)
+    says.put(pb.WorkRequest(goodbye=True))
+    says.put(None)
+    verdicts = [verdict for answer in answers for verdict in answer.verdicts]
+    assert verdicts[-1].WhichOneof("verdict") == "accepted"
+    assert done == ["paid", "free"]
 
 
 def a_task_lives(stub: Noted, pb: Any) -> str:

@@ -128,7 +128,9 @@ class Network:
 
 class _NotedClient(Client):
     def __init__(self, network: Network) -> None:
-        super().__init__("in memory", channel=MemoryChannel(network.distributor.server))
+        super().__init__(
+            "in memory", channel=MemoryChannel(network.distributor.server), batching=False
+        )
         self._network = network
 
     def move(self) -> None:
@@ -170,6 +172,9 @@ class Asked(Signals):
 class Stage:
     """A distributor, a client of it, and agents that come on."""
 
+    unary = False
+    """Whether agents use FetchTask. Every test of tests/agent runs over Work and over FetchTask."""
+
     def __init__(self, client: Client, distributor: Distributor) -> None:
         self.client = client
         self.network = Network(distributor)
@@ -182,7 +187,7 @@ class Stage:
         """Starts an agent that runs `simulate` with this handler; what its `run` returns."""
         runner = Agent(
             name,
-            AgentSettings.model_validate(settings),
+            AgentSettings.model_validate({"unary": Stage.unary, **settings}),
             {"simulate": handler},
             self.network.connect,
             TaskRunner(),

@@ -72,7 +72,7 @@ class MemoryChannel(Channel):
 
 def connect(distributor: Distributor) -> Client:
     """A client with a connection of its own. Closing it is losing that connection."""
-    return Client("in memory", channel=MemoryChannel(distributor.server))
+    return Client("in memory", channel=MemoryChannel(distributor.server), batching=False)
 
 
 def embedded(settings: DistributorSettings) -> EmbeddedBackend:

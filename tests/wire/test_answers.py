@@ -8,7 +8,7 @@ from google.protobuf.message_factory import GetMessageClass
 from taskdist.core.commands import Grant, Grants, Held, Placed, Settled
 from taskdist.core.queries import TaskHistory, TaskPage
 from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
-from taskdist.wire import convert
+from taskdist.wire import convert, convert_agents
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import descriptor_pool
 
@@ -74,7 +74,7 @@ def test_submitted() -> None:
 
 
 def test_fetched() -> None:
-    assert convert.fetched(Grants((Grant(LEASED, b"in"),))) == wire.FetchTaskResponse(
+    assert convert_agents.fetched(Grants((Grant(LEASED, b"in"),))) == wire.FetchTaskResponse(
         has_task=True,
         task_id=ID,
         user_tier="free",
@@ -92,7 +92,7 @@ def test_fetched() -> None:
 
 
 def test_fetched_nothing() -> None:
-    assert convert.fetched(Grants()) == wire.FetchTaskResponse()
+    assert convert_agents.fetched(Grants()) == wire.FetchTaskResponse()
 
 
 @pytest.mark.parametrize(
@@ -104,19 +104,19 @@ def test_fetched_nothing() -> None:
     ],
 )
 def test_completed(outcome: Outcome, led_to: TaskState, text: str) -> None:
-    assert convert.completed(Settled(outcome, led_to)) == wire.CompleteTaskResponse(
+    assert convert_agents.completed(Settled(outcome, led_to)) == wire.CompleteTaskResponse(
         acknowledged=True, message=text
     )
 
 
 @pytest.mark.parametrize("led_to", [TaskState.READY, TaskState.DEAD])
 def test_released(led_to: TaskState) -> None:
-    released = convert.released(Settled(Outcome.RELEASED, led_to))
+    released = convert_agents.released(Settled(Outcome.RELEASED, led_to))
     assert released.status.name == led_to.name
 
 
 def test_held() -> None:
-    assert convert.held(Held(("L", "M"))) == wire.HeartbeatResponse(lease_ids=["L", "M"])
+    assert convert_agents.held(Held(("L", "M"))) == wire.HeartbeatResponse(lease_ids=["L", "M"])
 
 
 def test_cancelled() -> None:

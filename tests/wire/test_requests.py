@@ -9,7 +9,7 @@ from taskdist.core import commands
 from taskdist.core.queries import GetTask, ListTasks
 from taskdist.core.task import Outcome, Task, TaskState
 from taskdist.settings import ERROR_BYTES_MAX, EST_PROCESSING_TIME_MAX_US, SECOND_US
-from taskdist.wire import convert
+from taskdist.wire import convert, convert_agents
 from taskdist.wire import messages as wire
 
 ID = "0190a6e2-7b1c-7c3e-9f52-3d1f4e8a9b00"
@@ -78,7 +78,7 @@ def test_take_says_all_that_there_is() -> None:
         kinds=["y", "x", "y"],
         wait_seconds=1.5,
     )
-    assert convert.take(request, "token") == commands.Take(
+    assert convert_agents.take(request, "token") == commands.Take(
         agent_id="agent-1",
         session="s-1",
         queues=("b", "a"),
@@ -90,7 +90,7 @@ def test_take_says_all_that_there_is() -> None:
 
 
 def test_take_without_more_than_a_name() -> None:
-    command = convert.take(wire.FetchTaskRequest(agent_id="agent-1"), "token")
+    command = convert_agents.take(wire.FetchTaskRequest(agent_id="agent-1"), "token")
     assert (command.queues, command.kinds, command.session) == (("default",), (), "")
     assert command.wait_us == 0
 
@@ -99,7 +99,7 @@ def test_complete_with_a_success() -> None:
     request = wire.CompleteTaskRequest(
         task_id=ID, agent_id="agent-1", lease_id="L", success=True, result=b"42", error="a warning"
     )
-    assert convert.complete(request) == commands.Settle(
+    assert convert_agents.complete(request) == commands.Settle(
         task_id=ID,
         agent_id="agent-1",
         lease_id="L",
@@ -115,7 +115,7 @@ def test_complete_with_a_failure(said: bool | None, retryable: bool) -> None:
     request = wire.CompleteTaskRequest(
         task_id=ID, agent_id="agent-1", result=b"noise", error="no memory", retryable=said
     )
-    assert convert.complete(request) == commands.Settle(
+    assert convert_agents.complete(request) == commands.Settle(
         task_id=ID,
         agent_id="agent-1",
         lease_id="",
@@ -131,19 +131,19 @@ def test_complete_with_a_failure(said: bool | None, retryable: bool) -> None:
 def test_a_long_error_is_cut_at_a_whole_character(text: str, extra: int) -> None:
     error = "x" * (ERROR_BYTES_MAX - len(text.encode()) + extra) + text
     request = wire.CompleteTaskRequest(task_id=ID, agent_id="agent-1", error=error)
-    kept = convert.complete(request).error
+    kept = convert_agents.complete(request).error
     assert error.startswith(kept)
     assert ERROR_BYTES_MAX - 4 <= len(kept.encode()) <= ERROR_BYTES_MAX
 
 
 def test_release() -> None:
     request = wire.ReleaseTaskRequest(task_id=ID.upper(), agent_id="agent-1", lease_id="L")
-    assert convert.release(request) == commands.Settle(ID, "agent-1", "L", Outcome.RELEASED)
+    assert convert_agents.release(request) == commands.Settle(ID, "agent-1", "L", Outcome.RELEASED)
 
 
 def test_heartbeat() -> None:
     request = wire.HeartbeatRequest(agent_id="agent-1", lease_ids=["L", "", "L"])
-    assert convert.heartbeat(request) == commands.Heartbeat("agent-1", ("L", "", "L"))
+    assert convert_agents.heartbeat(request) == commands.Heartbeat("agent-1", ("L", "", "L"))
 
 
 def test_those_that_only_name_a_task() -> None:

@@ -23,6 +23,7 @@ DESIGN = {
     "StoreFull": Status.RESOURCE_EXHAUSTED,
     "Unavailable": Status.UNAVAILABLE,
     "Damaged": Status.DATA_LOSS,
+    "Unsupported": Status.UNIMPLEMENTED,
 }
 """Design §7."""
 
@@ -113,6 +114,6 @@ def test_a_status_without_a_text_has_its_name_for_one() -> None:
     assert str(from_status(GRPCError(Status.UNAVAILABLE))) == "UNAVAILABLE"
 
 
-@pytest.mark.parametrize("status", [Status.UNKNOWN, Status.INTERNAL, Status.UNIMPLEMENTED])
+@pytest.mark.parametrize("status", [Status.UNKNOWN, Status.INTERNAL])
 def test_what_is_not_expected_is_none_of_ours(status: Status) -> None:
     assert from_status(GRPCError(status, "Internal Server Error")) is None

@@ -1,0 +1,1 @@
+"""Measures taskdist as its users run it: distributor, agents, submitter in their own processes."""

@@ -1,0 +1,126 @@
+"""The processes of a measurement: started, watched, stopped; and what they cost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PATIENCE_S = 60.0
+
+
+class Player:
+    """One process that logs JSON lines on stderr."""
+
+    def __init__(self, arguments: list[str], environ: dict[str, str] | None = None) -> None:
+        own = {k: v for k, v in os.environ.items() if not k.startswith("TASKDIST_")}
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=own | (environ or {}),
+        )
+        self.pid = self.process.pid
+        self._lines: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def until(self, event: str) -> dict[str, Any]:
+        """The line of this event, once it has come."""
+
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self._lines if line.get("event") == event), None)
+
+        with self._news:
+            if not self._news.wait_for(lambda: found() is not None, PATIENCE_S):
+                raise RuntimeError(f"no {event!r} within {PATIENCE_S} s: {self._lines[-3:]}")
+        line = found()
+        assert line is not None
+        return line
+
+    def cpu_s(self) -> float:
+        """Seconds of processor time so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_mib(self) -> float:
+        """Resident memory now, MiB."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError("no VmRSS")
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that does not help."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for text in self.process.stderr:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = {"event": text.rstrip()}
+            with self._news:
+                self._lines.append(line)
+                self._news.notify_all()
+
+
+@contextmanager
+def distributor(
+    *, store: Path | None = None, variant: str = "", environ: dict[str, str] | None = None
+) -> Iterator[tuple[Player, str]]:
+    """A distributor on a fresh store (or this one); its process and address.
+
+    Args:
+        variant: `echo`, `nothing` or `slow`: see `variants.py`. Empty: the real one.
+    """
+    with tempfile.TemporaryDirectory(prefix="taskdist-bench-") as folder:
+        path = store or Path(folder) / "tasks.db"
+        module = ["-m", "scripts.benching.variants", variant] if variant else ["-m", "taskdist"]
+        serve = ["serve", "--listen=127.0.0.1:0", f"--store=sqlite:{path}"]
+        player = Player([*module, *serve], environ)
+        try:
+            yield player, player.until("serving")["address"]
+        finally:
+            player.stop()
+
+
+@contextmanager
+def counting_agent(address: str, *, slots: int, count: int) -> Iterator[Player]:
+    """An agent that says `done` once it has run so many tasks."""
+    module = "scripts.benching.counting_agent"
+    player = Player(["-m", module, address, str(slots), str(count)])
+    try:
+        player.until("agent started")
+        yield player
+    finally:
+        player.stop()
+
+
+def fsync_ms(folder: Path) -> float:
+    """Median time of an fsync after a small write here, milliseconds."""
+    times = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(101):
+            file.write(b"x" * 4096)
+            file.flush()
+            begin = time.perf_counter()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - begin)
+    return sorted(times)[50] * 1e3

@@ -1,0 +1,322 @@
+"""Where an agent's tasks come from and its outcomes go to: the Work stream, or FetchTask.
+
+Both promise the same: a task is taken only for a free slot, and an outcome is reported until the
+distributor has accepted or refused it. A feed knows nothing of handlers.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+import stamina
+import structlog
+
+from taskdist.client import Client
+from taskdist.client.work import WorkStream
+from taskdist.core.errors import Exhausted, Unavailable
+from taskdist.reports import Report, Work, WorkNews
+from taskdist.settings import MESSAGE_BYTES_MAX, OUTCOMES_MAX, SECOND_US, AgentSettings
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+# stamina logs each retry with the call's arguments, which here may be a task's data.
+stamina.instrumentation.set_on_retry_hooks(())
+
+REPORT_BYTES_MAX = MESSAGE_BYTES_MAX // 2
+"""Results and errors in one message; the other half is for all that stands around them."""
+
+
+class Desk(Protocol):
+    """What a feed needs of its agent."""
+
+    agent_id: str
+    session: str
+    kinds: Sequence[str]
+
+    def held(self) -> list[str]:
+        """The leases that are held."""
+
+    def begin(self, work: Work, since: float) -> None:
+        """A task has come; its lease runs since then, by the loop's clock."""
+
+    def lost(self, lease_id: str, reason: str) -> None:
+        """A lease is over."""
+
+    async def free_slot(self) -> None:
+        """Returns once there is a free slot."""
+
+
+class Feed(Protocol):
+    """Brings tasks and takes outcomes."""
+
+    async def run(self) -> None:
+        """Brings tasks until `leave`; outcomes are taken as long as it runs."""
+
+    async def settle(self, report: Report) -> str:
+        """Reports an outcome until it is answered. Returns what became of the task.
+
+        Raises:
+            Refused: it is not accepted, and would not be another time.
+        """
+
+    def leave(self) -> None:
+        """Brings no more tasks."""
+
+    async def finish(self) -> None:
+        """All outcomes are settled: ends `run`."""
+
+
+class Backoff:
+    """stamina's pause after an error: doubled each time, up to half of it left to chance.
+
+    stamina's own has no jitter once it has reached its longest pause, and that is where a thousand
+    agents would meet.
+    """
+
+    worth_waiting_for = (Unavailable, Exhausted)
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self._settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins with the shortest pause again."""
+        self._pause_s = self._settings.backoff_us / SECOND_US
+        self._lost = False
+
+    def __call__(self, error: Exception) -> float | bool:
+        if not isinstance(error, self.worth_waiting_for):
+            return False
+        if not self._lost:
+            log.warning("distributor lost", reason=str(error))
+            self._lost = True
+        pause_s = min(self._pause_s, self._settings.backoff_max_us / SECOND_US)
+        self._pause_s *= 2
+        return random.uniform(pause_s / 2, pause_s)
+
+    def answered(self) -> None:
+        """The distributor has answered."""
+        if self._lost:
+            log.info("distributor back")
+            self.reset()
+
+
+async def patiently(settings: AgentSettings, call: Callable[[], Awaitable[T]]) -> T:
+    """Calls until the distributor answers, with pauses that grow and vary."""
+    backoff = Backoff(settings)
+    async for attempt in stamina.retry_context(on=backoff, attempts=None, timeout=None):
+        with attempt:
+            answer = await call()
+            backoff.answered()
+            return answer
+    raise AssertionError("stamina gave up, which it was told not to")
+
+
+class Fetching:
+    """A `Feed` of unary calls, for distributors that lack Work."""
+
+    def __init__(self, desk: Desk, settings: AgentSettings, client: Client) -> None:
+        self._desk = desk
+        self._settings = settings
+        self._client = client
+        self._fetching: asyncio.Task[None] | None = None
+        self._finished = asyncio.Event()
+
+    async def run(self) -> None:
+        """See `Feed.run`."""
+        self._fetching = asyncio.ensure_future(self._fetch_forever())
+        finished = asyncio.ensure_future(self._finished.wait())
+        try:
+            await asyncio.wait({self._fetching, finished}, return_when=asyncio.FIRST_COMPLETED)
+            if self._fetching.done() and not self._fetching.cancelled():
+                self._fetching.result()
+            await finished
+        finally:
+            finished.cancel()
+            self._fetching.cancel()
+
+    async def settle(self, report: Report) -> str:
+        """See `Feed.settle`."""
+        return await patiently(
+            self._settings,
+            lambda: self._client.complete(
+                task_id=report.task_id,
+                agent_id=self._desk.agent_id,
+                lease_id=report.lease_id,
+                success=not report.error,
+                result=report.result,
+                error=report.error,
+            ),
+        )
+
+    def leave(self) -> None:
+        """See `Feed.leave`. A task that is on its way in this instant is lost with its lease."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+
+    async def finish(self) -> None:
+        """See `Feed.finish`."""
+        self.leave()
+        self._finished.set()
+
+    async def _fetch_forever(self) -> None:
+        while True:
+            await self._desk.free_slot()
+            work, since = await patiently(self._settings, self._fetch)
+            if work is not None:
+                self._desk.begin(work, since)
+
+    async def _fetch(self) -> tuple[Work | None, float]:
+        """A task, and since when its lease may run: no earlier than it was asked for."""
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        work = await self._client.fetch(
+            agent_id=self._desk.agent_id,
+            session=self._desk.session,
+            queues=self._settings.queues,
+            kinds=self._desk.kinds,
+            wait_s=self._settings.wait_us / SECOND_US,
+        )
+        got_at = loop.time()
+        waited_long = work is not None and got_at - asked_at > work.lease_s / 3
+        return work, got_at if waited_long else asked_at
+
+
+class Streaming:
+    """A `Feed` over one Work stream at a time. A broken one is replaced; nothing ends with it."""
+
+    def __init__(self, desk: Desk, settings: AgentSettings, client: Client) -> None:
+        self._desk = desk
+        self._settings = settings
+        self._client = client
+        self._unanswered: dict[str, tuple[Report, asyncio.Future[str]]] = {}
+        """Outcomes without a verdict, by lease."""
+        self._unsent: list[Report] = []
+        self._news = asyncio.Event()
+        self._leaving = False
+        self._finishing = False
+
+    async def run(self) -> None:
+        """See `Feed.run`.
+
+        Raises:
+            Unsupported: the distributor lacks Work.
+        """
+        backoff = Backoff(self._settings)
+        while True:
+            try:
+                await self._stream(backoff)
+                if self._is_finished():
+                    return
+                raise Unavailable("the distributor is stopping")
+            except Backoff.worth_waiting_for as reason:
+                if self._is_finished():
+                    return
+                await asyncio.sleep(float(backoff(reason)))
+
+    async def settle(self, report: Report) -> str:
+        """See `Feed.settle`."""
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._unanswered[report.lease_id] = (report, answer)
+        self._unsent.append(report)
+        self._news.set()
+        try:
+            return await answer
+        finally:
+            self._unanswered.pop(report.lease_id, None)
+
+    def leave(self) -> None:
+        """See `Feed.leave`."""
+        self._leaving = True
+        self._news.set()
+
+    async def finish(self) -> None:
+        """See `Feed.finish`."""
+        self._leaving = self._finishing = True
+        self._news.set()
+
+    def _is_finished(self) -> bool:
+        return self._finishing and not self._unanswered
+
+    async def _stream(self, backoff: Backoff) -> None:
+        """One stream, from hello to its end."""
+        async with self._client.work(
+            agent_id=self._desk.agent_id,
+            session=self._desk.session,
+            queues=self._settings.queues,
+            kinds=self._desk.kinds,
+            slots=0 if self._leaving else self._settings.slots,
+            lease_ids=self._desk.held(),
+        ) as stream:
+            self._unsent = [report for report, _ in self._unanswered.values()]
+            self._news.set()
+            sending = asyncio.ensure_future(self._send(stream))
+            try:
+                while (news := await stream.receive()) is not None:
+                    backoff.answered()
+                    self._hear(news)
+                    if news.drain:
+                        sending.cancel()
+                        await asyncio.wait({sending})
+                        await stream.end()
+            finally:
+                sending.cancel()
+                await asyncio.wait({sending})
+
+    def _hear(self, news: WorkNews) -> None:
+        for verdict in news.verdicts:
+            if verdict.lease_id not in self._unanswered:
+                continue
+            _, answer = self._unanswered[verdict.lease_id]
+            if answer.done():
+                continue
+            if verdict.refusal is None:
+                answer.set_result(verdict.accepted)
+            elif not isinstance(verdict.refusal, Backoff.worth_waiting_for):
+                answer.set_exception(verdict.refusal)
+            else:
+                self._send_again_later(verdict.lease_id)
+        now = asyncio.get_running_loop().time()
+        for work in news.leases:
+            self._desk.begin(work, now)
+        for lease_id in news.revoked_lease_ids:
+            self._desk.lost(lease_id, "the distributor says that it is over")
+
+    def _send_again_later(self, lease_id: str) -> None:
+        """The distributor's disk is full, or it is stopping: the outcome stays ours to report."""
+
+        def again() -> None:
+            if lease_id in self._unanswered:
+                self._unsent.append(self._unanswered[lease_id][0])
+                self._news.set()
+
+        asyncio.get_running_loop().call_later(self._settings.backoff_max_us / SECOND_US, again)
+
+    async def _send(self, stream: WorkStream) -> None:
+        said_goodbye = False
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._unsent:
+                count = _fitting(self._unsent)
+                reports, self._unsent = self._unsent[:count], self._unsent[count:]
+                await stream.report(reports)
+            if self._leaving and not said_goodbye:
+                said_goodbye = True
+                await stream.goodbye()
+            if self._finishing and not self._unsent:
+                await stream.end()
+                return
+
+
+def _fitting(reports: Sequence[Report]) -> int:
+    """How many of these fit one message; at least one, which always fits."""
+    size = 0
+    for count, report in enumerate(reports[:OUTCOMES_MAX]):
+        size += len(report.result) + len(report.error)
+        if count and size > REPORT_BYTES_MAX:
+            return count
+    return min(len(reports), OUTCOMES_MAX)

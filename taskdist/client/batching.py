@@ -1,0 +1,91 @@
+"""Micro-batching: concurrent submits of one client share a SubmitTasks.
+
+A submit waits for at most a millisecond for others to join it; while one batch is under way the
+next one gathers, so that under load batches grow by themselves. Each task has an id of the client's
+making and an answer of its own (`atomic=false`): one bad task harms no other, and an outcome that
+got lost can be asked for again by submitting the same.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from taskdist.core.errors import Refused
+from taskdist.reports import Submission, Submitted
+from taskdist.settings import SUBMIT_BATCH_BYTES_MAX, SUBMIT_TASKS_MAX
+
+Send = Callable[[Sequence[Submission]], Awaitable[Sequence[Submitted | Refused]]]
+"""Submits several tasks, each for itself."""
+
+WINDOW_S = 0.001
+"""How long the first submit of a batch waits for others: less than a sync takes on many disks."""
+
+BATCHES_UNDER_WAY = 2
+"""One on its way while another is written: more would only make them smaller."""
+
+
+class Batcher:
+    """Gathers submits into batches.
+
+    Args:
+        send: submits a batch.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._waiting: list[tuple[Submission, asyncio.Future[Submitted]]] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """Submits a task with others.
+
+        Raises:
+            Refused: this one was refused, or the batch could not be sent.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Submitted] = loop.create_future()
+        self._waiting.append((submission, answer))
+        if len(self._waiting) >= SUBMIT_TASKS_MAX:
+            self._begin()
+        elif self._timer is None and len(self._under_way) < BATCHES_UNDER_WAY:
+            self._timer = loop.call_later(WINDOW_S, self._begin)
+        return await answer
+
+    def _begin(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        count = _fitting(self._waiting)
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        if batch:
+            task = asyncio.ensure_future(self._submit(batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if self._waiting:
+            self._begin()
+
+    async def _submit(self, batch: list[tuple[Submission, asyncio.Future[Submitted]]]) -> None:
+        try:
+            results = await self._send([submission for submission, _ in batch])
+        except Exception as error:  # Whatever it is, each caller has to hear of it.
+            results = [error] * len(batch)  # type: ignore[list-item]
+        for (_, answer), result in zip(batch, results, strict=True):
+            if answer.done():
+                continue
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+
+
+def _fitting(waiting: Sequence[tuple[Submission, object]]) -> int:
+    """How many of these fit one message; at least one."""
+    size = 0
+    for count, (submission, _) in enumerate(waiting[:SUBMIT_TASKS_MAX]):
+        size += len(submission.data)
+        if count and size > SUBMIT_BATCH_BYTES_MAX:
+            return count
+    return min(len(waiting), SUBMIT_TASKS_MAX)

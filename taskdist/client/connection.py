@@ -1,0 +1,63 @@
+"""The connection under a client: how it is made, and what its failures are called."""
+
+from grpclib.client import Channel
+from grpclib.config import Configuration
+from grpclib.const import Status
+from grpclib.encoding.proto import ProtoStatusDetailsCodec
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from taskdist.core.errors import Refused, Unavailable, Unsupported
+from taskdist.settings import CONNECTION_WINDOW_BYTES, RESPONSE_PARTS_MAX, STREAM_WINDOW_BYTES
+from taskdist.wire.codec import Codec
+from taskdist.wire.statuses import from_status
+
+_NO_SUCH_METHOD = "Missing content-type header"
+"""What grpclib's client makes of its server's answer to a method that it lacks."""
+
+SERVICE = "/taskdist.v1.TaskDistributor"
+
+
+class Errors:
+    """Turns what grpclib raises into the expected errors. What is none of them passes through."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        expected: Refused | None = None
+        if isinstance(error, GRPCError):
+            # A status that is none of ours comes from something between us, or from a bug there.
+            text = f"{self._server}: {error.status.name}: {error.message or 'no reason given'}"
+            expected = from_status(error) or Unavailable(text)
+            if error.status is Status.UNKNOWN and error.message == _NO_SUCH_METHOD:
+                expected = Unsupported(f"{self._server}: it does not have this method")
+            if error.status in (Status.DEADLINE_EXCEEDED, Status.CANCELLED):
+                expected = Unavailable(f"{self._server}: no answer in time")
+        elif isinstance(error, TimeoutError):
+            expected = Unavailable(f"{self._server}: no answer in time")
+        elif isinstance(error, OSError):
+            # asyncio puts the address into strerror: "Connect call failed ('127.0.0.1', 50051)".
+            reason = "connection refused" if isinstance(error, ConnectionRefusedError) else error
+            expected = Unavailable(f"{self._server}: {reason}")
+        elif isinstance(error, StreamTerminatedError):
+            expected = Unavailable(f"{self._server}: the connection was lost")
+        if expected is not None:
+            raise expected from error
+
+
+def channel_to(server: str) -> Channel:
+    """A connection to host:port, made when it is first needed."""
+    host, _, port = server.rpartition(":")
+    return Channel(
+        host.strip("[]"),
+        int(port),
+        codec=Codec(RESPONSE_PARTS_MAX),
+        status_details_codec=ProtoStatusDetailsCodec(),
+        config=Configuration(
+            http2_connection_window_size=CONNECTION_WINDOW_BYTES,
+            http2_stream_window_size=STREAM_WINDOW_BYTES,
+        ),
+    )

@@ -1,0 +1,279 @@
+"""The Work stream: leases down, outcomes up, in batches.
+
+No credits are counted: free = slots - leases that this session holds, by the distributor's own
+table, which this file follows through the backend's changes. Three tasks share a stream: one
+listens, one takes, one writes. What is taken is written before more is taken (P2), and what could
+not be written is taken back.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from taskdist.backends.protocol import Backend
+from taskdist.core import commands
+from taskdist.core.commands import Change, Grant
+from taskdist.core.errors import BadField, Exhausted, InvalidFields, Unavailable
+from taskdist.core.task import Outcome
+from taskdist.distributor.transport import AnyStream, first_message, is_gone
+from taskdist.settings import LEASE_TOKEN_BYTES, WAIT_MAX_US
+from taskdist.wire import convert_agents
+from taskdist.wire import messages as wire
+from taskdist.wire.convert_agents import Hello, Said
+
+log = structlog.get_logger()
+
+FULL_PAUSE_S = 1.0
+"""After a full disk or full lines, when a stream asks for tasks again."""
+
+_SPOKEN = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.RELEASED)
+"""Ends of a lease that its agent knows of, for they are its own word."""
+
+
+class WorkStreams:
+    """The open streams, by session: a session has one at most.
+
+    Args:
+        backend: what applies.
+        take_back: undoes grants that could not be written.
+    """
+
+    def __init__(self, backend: Backend, take_back: Callable[[Sequence[Grant]], None]) -> None:
+        self._backend = backend
+        self._take_back = take_back
+        self._by_session: dict[str, _WorkStream] = {}
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """Follows the leases of the open streams."""
+        if not self._by_session:
+            return
+        for change in changes:
+            before = change.before.lease if change.before else None
+            after = change.after.lease
+            lease = before or after
+            stream = self._by_session.get(lease.session) if lease else None
+            if stream is None:
+                continue
+            if before is None and after is not None:
+                stream.lease_began(after.lease_id)
+            elif before is not None and after is None:
+                spoken = change.attempt is not None and change.attempt.outcome in _SPOKEN
+                stream.lease_ended(before.lease_id, revoked=not spoken)
+
+    def stop(self) -> None:
+        """Asks all agents to go: the distributor stops."""
+        for stream in self._by_session.values():
+            stream.drain()
+
+    async def serve(self, stream: AnyStream) -> None:
+        """Serves one stream until its agent says goodbye, or it breaks."""
+        first: Said = convert_agents.said(await first_message(stream), "")
+        if first.hello is None:
+            raise InvalidFields([BadField("hello", "missing in the first message of a stream")])
+        hello = first.hello
+        while (older := self._by_session.get(hello.session)) is not None:
+            # Broken, though nobody noticed. What it could not write has to be back before we look.
+            await older.end()
+        work = _WorkStream(self._backend, self._take_back, stream, hello)
+        self._by_session[hello.session] = work
+        try:
+            await work.run(first)
+        finally:
+            if self._by_session.get(hello.session) is work:
+                del self._by_session[hello.session]
+            work.ended.set()
+
+
+class _WorkStream:
+    def __init__(
+        self,
+        backend: Backend,
+        take_back: Callable[[Sequence[Grant]], None],
+        stream: AnyStream,
+        hello: Hello,
+    ) -> None:
+        self._backend = backend
+        self._take_back = take_back
+        self._stream = stream
+        self._hello = hello
+        self._slots = hello.slots
+        self._held = set(hello.lease_ids)
+        """The leases of this session, by the changes that are durable."""
+        self._room = asyncio.Event()
+        """Set while there is a free slot."""
+        self._taking: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[commands.Grants] | None = None
+        self._running: asyncio.Task[None] | None = None
+        self.ended = asyncio.Event()
+        self._heard_all = False
+        """The agent has ended its side, and all that it said is answered."""
+        # What is still to be written.
+        self._news = asyncio.Event()
+        self._grants: tuple[Grant, ...] = ()
+        self._written = asyncio.Event()
+        self._verdicts: list[wire.WorkVerdict] = []
+        self._revoked: list[str] = []
+        self._draining = False
+
+    # --- what is told from outside ---
+
+    def lease_began(self, lease_id: str) -> None:
+        """This session has a new lease."""
+        self._held.add(lease_id)
+        self._look_for_room()
+
+    def lease_ended(self, lease_id: str, *, revoked: bool) -> None:
+        """A lease of this session is over."""
+        if lease_id in self._held:
+            self._held.remove(lease_id)
+            self._look_for_room()
+            if revoked:
+                self._revoked.append(lease_id)
+                self._news.set()
+
+    def drain(self) -> None:
+        """The distributor is stopping."""
+        self._draining = True
+        self._take_no_more()
+        self._news.set()
+
+    async def end(self) -> None:
+        """Cuts the stream off, and returns once it is over."""
+        if self._running is not None:
+            self._running.cancel()
+        await self.ended.wait()
+
+    # --- its three tasks ---
+
+    async def run(self, first: Said) -> None:
+        """Serves until the agent has ended its side and all is answered."""
+        self._running = asyncio.current_task()
+        await self._resume()
+        self._taking = asyncio.ensure_future(self._take())
+        if self._draining:
+            self._taking.cancel()
+        tasks = {
+            self._taking,
+            asyncio.ensure_future(self._listen(first)),
+            asyncio.ensure_future(self._write()),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            if self._grants:
+                self._take_back(self._grants)
+
+    async def _resume(self) -> None:
+        claimed = self._hello.lease_ids
+        resume = commands.Resume(self._hello.agent_id, self._hello.session, claimed)
+        held = set((await self._backend.apply(resume)).lease_ids)
+        for lease_id in claimed:
+            if lease_id not in held:
+                self.lease_ended(lease_id, revoked=True)
+        self._look_for_room()
+
+    async def _listen(self, first: Said) -> None:
+        said = first
+        while True:
+            await self._hear(said)
+            message = await self._stream.recv_message()
+            if message is None:
+                break
+            said = convert_agents.said(message, self._hello.agent_id)
+            if said.hello is not None:
+                raise InvalidFields([BadField("hello", "allowed only in the first message")])
+        self._take_no_more()
+        self._heard_all = True
+        self._news.set()
+
+    async def _hear(self, said: Said) -> None:
+        if said.slots is not None:
+            fewer = said.slots < self._slots
+            self._slots = said.slots
+            self._look_for_room()
+            if fewer and self._asking is not None:
+                self._asking.cancel()  # It asks for too many now; `_take` asks again.
+        if said.goodbye:
+            self._take_no_more()
+        if said.settles:
+            answers = await self._backend.apply(commands.Several(said.settles))
+            for settle, answer in zip(said.settles, answers, strict=True):
+                self._verdicts.append(convert_agents.verdict(settle.lease_id, answer))
+        for refused in said.refused:
+            self._verdicts.append(convert_agents.verdict(*refused))
+        self._news.set()
+
+    async def _take(self) -> None:
+        while True:
+            await self._room.wait()
+            self._asking = asyncio.ensure_future(self._backend.apply(self._command()))
+            try:
+                await asyncio.wait({self._asking})
+            finally:
+                self._asking.cancel()
+            if self._asking.cancelled():
+                continue
+            try:
+                grants = self._asking.result().grants
+            except Exhausted:
+                await asyncio.sleep(FULL_PAUSE_S)
+                continue
+            except Unavailable:
+                return
+            if grants:
+                self._grants = grants
+                self._written.clear()
+                self._news.set()
+                await self._written.wait()
+
+    def _command(self) -> commands.Take:
+        return commands.Take(
+            agent_id=self._hello.agent_id,
+            session=self._hello.session,
+            queues=self._hello.queues,
+            kinds=self._hello.kinds,
+            slots=self._slots - len(self._held),
+            wait_us=WAIT_MAX_US,
+            token=secrets.token_hex(LEASE_TOKEN_BYTES),
+        )
+
+    async def _write(self) -> None:
+        """Writes all that there is to say, in as few messages as the reader's pace allows."""
+        while not (self._heard_all and self._is_silent()):
+            await self._news.wait()
+            self._news.clear()
+            if self._is_silent():
+                continue
+            grants = self._grants
+            verdicts, self._verdicts = self._verdicts, []
+            revoked, self._revoked = self._revoked, []
+            drain, self._draining = self._draining, False
+            leases = convert_agents.leases(grants)
+            message = convert_agents.response(leases, verdicts, revoked, drain=drain)
+            await self._stream.send_message(message)
+            if grants and not is_gone(self._stream):
+                self._grants = ()
+                self._written.set()
+
+    # --- small things ---
+
+    def _is_silent(self) -> bool:
+        return not (self._grants or self._verdicts or self._revoked or self._draining)
+
+    def _look_for_room(self) -> None:
+        if len(self._held) < self._slots:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    def _take_no_more(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
