@@ -14,13 +14,15 @@ def configure(level: str = "info") -> None:
         level: the least that is logged: debug, info, warning or error.
     """
     pretty = sys.stderr.isatty()
+    # People read the clock on their wall; programs want one that is the same everywhere.
+    stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty)
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        stamp,
         structlog.processors.StackInfoRenderer(),
     ]
     renderer: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        [_for_people()]
         if pretty
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -39,3 +41,11 @@ def configure(level: str = "info") -> None:
     )
     # Libraries say at INFO what is ordinary here: a call cancelled, a deadline reached.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _for_people() -> structlog.dev.ConsoleRenderer:
+    # A plain traceback: the other kind shows local variables, among them tasks' data.
+    traceback = structlog.dev.plain_traceback
+    return structlog.dev.ConsoleRenderer(
+        pad_event_to=0, sort_keys=False, exception_formatter=traceback
+    )

@@ -113,6 +113,8 @@ class Sourced(BaseModel):
         for name, value in _read_file(config).items():
             field = known.get(name)
             if field is None:
+                if name in _all_names():  # of another command, which may share the file
+                    continue
                 raise SettingsError(f"{config}: no setting {name!r}; there are: {', '.join(known)}")
             # A bare number is seconds here, too.
             value = str(value) if field.endswith("_us") else value
@@ -129,6 +131,11 @@ class Sourced(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise SettingsError(_one_line(error, places)) from None
+
+
+def _all_names() -> set[str]:
+    """What users may call a setting of any command."""
+    return {_name(field) for cls in Sourced.__subclasses__() for field in cls.model_fields}
 
 
 def _read_file(config: Path | None) -> dict[str, Any]:

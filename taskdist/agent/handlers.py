@@ -28,6 +28,6 @@ def built_in(settings: AgentSettings) -> dict[str, Handler]:
         draw = random.Random(f"{settings.seed}/{work.sequence}/{work.attempt}").random()
         if draw < settings.failure_rate:
             raise SimulatedFailure(f"attempt {work.attempt} was drawn to fail")
-        return b""
+        return f"worked {work.est_processing_time_s:g} s".encode()
 
     return {"simulate": simulate}

@@ -45,7 +45,7 @@ def root(
     """Distributes tasks of paying and free users to agents, in one exact order, durably.
 
     Start a distributor with `taskdist serve`, one or more agents with `taskdist agent`, and give
-    them work with `taskdist submit`. `taskdist demo` shows all of it in 20 seconds.
+    them work with `taskdist submit`. `taskdist demo` shows all of it in 15 seconds.
 
     Order: new before retry, paid before free, shorter before longer, older before newer.
 

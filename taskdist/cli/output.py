@@ -20,7 +20,10 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(*headers, box=None, pad_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        # What is copied, or says how it stands, stays in one piece however narrow it gets.
+        grid.add_column(header, no_wrap=header in ("ID", "STATE", "AGE", "ATTEMPT"))
     for row in rows:
         grid.add_row(*(Text(cell, overflow="fold") for cell in row))
     Console().print(grid)

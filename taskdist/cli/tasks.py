@@ -53,7 +53,8 @@ def submit(
 ) -> None:
     """Submit a task; prints its id, state and position in its queue.
 
-    When the command returns, the task is on the distributor's disk. Position 1 is next.
+    When the command returns, the task is on the distributor's disk. Position 1 is next in its
+    queue, whatever its kind; a task whose kind no agent runs waits.
 
     With --wait it follows the task to its end and prints the result, or the last error on stderr.
     Then it exits 5 if the task ended dead, 7 if it was cancelled, 6 if --timeout passed first (the
@@ -67,6 +68,8 @@ def submit(
     """
     from taskdist.cli import verbs
 
+    if timeout is not None and not wait:
+        raise SettingsError("--timeout: goes with --wait")
     estimate_s = _duration_s("--time", time)
     timeout_s = None if timeout is None else _duration_s("--timeout", timeout)
     payload = _read_data(data)
@@ -119,7 +122,8 @@ def list_tasks(
     try:
         states = [TaskState(name) for name in state or ()]
     except ValueError as error:
-        raise SettingsError(f"--state: {error}; allowed: {', '.join(TaskState)}") from None
+        allowed = ", ".join(TaskState)
+        raise SettingsError(f"--state: {str(error).split()[0]}; allowed: {allowed}") from None
     filters = {"states": states, "user_tier": tier, "kind": kind, "queue": queue}
     verbs.run(server, lambda client: verbs.list_tasks(client, filters, limit, json=json))
 

@@ -43,8 +43,9 @@ async def submit(
     submitted = await client.submit(**task)
     position = submitted.queue_position
     if wait:
-        output.narrate(f"{submitted.task_id} {submitted.state}, position {position}")
-        return await _wait(client, submitted.task_id, timeout_s, json=json)
+        first = _progress(submitted.task_id, submitted.state, position, 0)
+        output.narrate(first)
+        return await _wait(client, submitted.task_id, timeout_s, first, json=json)
     if json:
         output.as_json(
             {
@@ -60,10 +61,12 @@ async def submit(
     return exits.OK
 
 
-async def _wait(client: Client, task_id: str, timeout_s: float | None, *, json: bool) -> int:
+async def _wait(
+    client: Client, task_id: str, timeout_s: float | None, told: str, *, json: bool
+) -> int:
     try:
         async with asyncio.timeout(timeout_s):
-            task = await _watch_to_the_end(client, task_id)
+            task = await _watch_to_the_end(client, task_id, told)
     except TimeoutError:
         output.narrate(f"not finished within {output.seconds(timeout_s or 0)}; it goes on")
         return exits.WAIT_TIMED_OUT
@@ -82,17 +85,18 @@ async def _wait(client: Client, task_id: str, timeout_s: float | None, *, json: 
     return ends.get(task.state, exits.OK)
 
 
-async def _watch_to_the_end(client: Client, task_id: str) -> TaskReport:
-    """Follows a task, also over restarts of the distributor."""
+async def _watch_to_the_end(client: Client, task_id: str, told: str) -> TaskReport:
+    """Follows a task, also over restarts of the distributor; `told` was said of it last."""
     lost = False
     while True:
         try:
             task = None
             async for task in client.watch(task_id):
                 lost = False
-                failures = f", {task.retry_count} failed" if task.retry_count else ""
-                place = f", position {task.queue_position}" if task.queue_position else ""
-                output.narrate(f"{task.task_id} {task.state}{place}{failures}")
+                line = _progress(task_id, task.state, task.queue_position, task.retry_count)
+                if line != told:
+                    output.narrate(line)
+                told = line
             if task is not None and task.state.is_final:
                 return task
         except Unavailable as reason:
@@ -100,6 +104,12 @@ async def _watch_to_the_end(client: Client, task_id: str) -> TaskReport:
                 output.narrate(f"{reason}; waiting for it")
             lost = True
         await asyncio.sleep(WATCH_AGAIN_S)
+
+
+def _progress(task_id: str, state: TaskState, position: int, failures: int) -> str:
+    place = f", position {position}" if position else ""
+    failed = f", {failures} failed" if failures else ""
+    return f"{task_id} {state}{place}{failed}"
 
 
 async def list_tasks(client: Client, filters: dict[str, Any], limit: int, *, json: bool) -> None:

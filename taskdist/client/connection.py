@@ -1,5 +1,7 @@
 """The connection under a client: how it is made, and what its failures are called."""
 
+import asyncio
+
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.const import Status
@@ -7,7 +9,12 @@ from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from taskdist.core.errors import Refused, Unavailable, Unsupported
-from taskdist.settings import CONNECTION_WINDOW_BYTES, RESPONSE_PARTS_MAX, STREAM_WINDOW_BYTES
+from taskdist.settings import (
+    CONNECTION_WINDOW_BYTES,
+    RESPONSE_PARTS_MAX,
+    STREAM_WINDOW_BYTES,
+    check_address,
+)
 from taskdist.wire.codec import Codec
 from taskdist.wire.statuses import from_status
 
@@ -24,7 +31,8 @@ class Errors:
         self._server = server
 
     def __enter__(self) -> None:
-        pass
+        task = asyncio.current_task()
+        self._cancels = task.cancelling() if task else 0
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         expected: Refused | None = None
@@ -40,17 +48,32 @@ class Errors:
             expected = Unavailable(f"{self._server}: no answer in time")
         elif isinstance(error, OSError):
             # asyncio puts the address into strerror: "Connect call failed ('127.0.0.1', 50051)".
-            reason = "connection refused" if isinstance(error, ConnectionRefusedError) else error
+            refused = isinstance(error, ConnectionRefusedError)
+            reason = "connection refused; does a distributor listen there?" if refused else error
             expected = Unavailable(f"{self._server}: {reason}")
         elif isinstance(error, StreamTerminatedError):
             expected = Unavailable(f"{self._server}: the connection was lost")
         if expected is not None:
+            self._take_back_cancel()
             raise expected from error
+
+    def _take_back_cancel(self) -> None:
+        """grpclib wakes a call by cancelling its task, and leaves that counted.
+
+        Without this a later timeout of the caller would take the old cancel for its own.
+        """
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > self._cancels:
+            task.uncancel()
 
 
 def channel_to(server: str) -> Channel:
-    """A connection to host:port, made when it is first needed."""
-    host, _, port = server.rpartition(":")
+    """A connection to host:port, made when it is first needed.
+
+    Raises:
+        ValueError: it is not HOST:PORT.
+    """
+    host, _, port = check_address(server).rpartition(":")
     return Channel(
         host.strip("[]"),
         int(port),

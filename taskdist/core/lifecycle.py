@@ -62,7 +62,7 @@ def step(state: TaskState | None, event: Event, to: TaskState) -> TaskState:
     """
     allowed = TRANSITIONS.get((state, event))
     if allowed is None:
-        raise TransitionRefused(f"a task that is {state} cannot {event}")
+        raise TransitionRefused(f"{event} is not possible: the task is {state}")
     if to not in allowed:
         raise ValueError(f"{event} never leads from {state} to {to}")
     return to

@@ -86,7 +86,8 @@ class SubmitTaskRequest(betterproto.Message):
 
     task_id: str = betterproto.string_field(4)
     """
-    A UUID of the client's making (version 7 is stored fastest). Empty: the distributor makes one.
+    A UUID of the client's making (version 7 is stored fastest). Empty: the distributor makes one,
+     which is not for clients to repeat: what belongs to it was never compared.
     """
 
     kind: str = betterproto.string_field(5)

@@ -33,7 +33,7 @@ async def fails(work: Work, *, seed: int = 0, failure_rate: float = 0.3) -> bool
     """Whether a simulation of this work fails, by a fresh agent."""
     simulate = built_in(AgentSettings(seed=seed, failure_rate=failure_rate))["simulate"]
     try:
-        assert await simulate(work) == b""
+        assert await simulate(work) == f"worked {work.est_processing_time_s:g} s".encode()
     except SimulatedFailure:
         return True
     return False

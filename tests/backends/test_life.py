@@ -179,7 +179,9 @@ async def test_cancel_ends_a_task_that_waits_and_one_that_runs(rig: Rig) -> None
         placed = await rig.apply(Cancel(task_id))
         assert placed.task.state is TaskState.CANCELLED
         assert placed.position == 0
-        with pytest.raises(TransitionRefused, match="cancelled cannot cancel"):
+        with pytest.raises(
+            TransitionRefused, match="cancel is not possible: the task is cancelled"
+        ):
             await rig.apply(Cancel(task_id))
     assert await rig.take_all() == []
     assert await rig.apply(Heartbeat("agent-1", (lease_id_of(task),))) == Held(())

@@ -163,4 +163,6 @@ def test_a_flag_wins_over_the_environment(taskdist: CommandLine) -> None:
     assert taskdist("list").code == 0
     ended = taskdist("list", "--server", "127.0.0.1:1")
     assert (ended.code, ended.out) == (8, b"")
-    assert ended.lines == ["taskdist: 127.0.0.1:1: connection refused"]
+    assert ended.lines == [
+        "taskdist: 127.0.0.1:1: connection refused; does a distributor listen there?"
+    ]

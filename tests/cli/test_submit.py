@@ -69,7 +69,7 @@ def test_durations(said: str, seconds: float, taskdist: CommandLine) -> None:
         (["--time", "soon"], "--time: 'soon' is not a duration"),
         (["--time", "-1"], "--time: '-1' is not a duration"),
         (["--time", "9000h"], "est_processing_time: "),
-        (["--timeout", "never"], "--timeout: 'never' is not a duration"),
+        (["--wait", "--timeout", "never"], "--timeout: 'never' is not a duration"),
         (["--max-retries", "101"], "max_retries: 101 is not allowed; allowed: 0 to 100"),
         (["--id", "7"], "task_id: '7' is not allowed; allowed: a UUID"),
         (["--data", "@/nowhere/data"], "--data: /nowhere/data: No such file or directory"),

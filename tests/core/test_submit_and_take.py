@@ -171,7 +171,7 @@ def test_p3_lease_ids_are_never_the_same() -> None:
 
 
 def test_p3_what_is_leased_cannot_be_leased() -> None:
-    with pytest.raises(TransitionRefused, match="leased cannot lease"):
+    with pytest.raises(TransitionRefused, match="lease is not possible: the task is leased"):
         taken(leased())
 
 

@@ -18,7 +18,7 @@ def demo(
     distributor are killed, and nothing is lost.
 
     Each act ends in a statement that is checked against what the agents logged. Exits 1 if one is
-    false. Uses free ports of 127.0.0.1 and a temporary store, and leaves nothing behind.
+    false. Uses free ports of 127.0.0.1 and a temporary store, which it removes at the end.
     """
     import asyncio
 

@@ -52,7 +52,7 @@ class Stage:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for player in self._players:
+        for player in reversed(self._players):  # agents first: they may have to report
             await self.stop(player)
         self._folder.cleanup()
 
