@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -29,7 +30,7 @@ def configure(level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stream())),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -41,6 +42,18 @@ def configure(level: str = "info") -> None:
     )
     # Libraries say at INFO what is ordinary here: a call cancelled, a deadline reached.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _Stream:
+    """stderr; a line that cannot be written is lost, and never the work that it tells of."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a full disk, a reader that is gone, a closed stream
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def _for_people() -> structlog.dev.ConsoleRenderer:

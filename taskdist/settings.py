@@ -133,7 +133,7 @@ class DistributorSettings(Sourced):
     tiers: tuple[str, ...] = ("paid", "free")
     """The user tiers in the order of their rank, first served first."""
 
-    lease_us: Duration = Field(30 * SECOND_US, ge=SECOND_US // 2, le=86_400 * SECOND_US)
+    lease_us: Duration = Field(30 * SECOND_US, ge=SECOND_US, le=86_400 * SECOND_US)
     """A lease's term: long enough for three heartbeats on a slow network, and worth waiting for."""
 
     require_lease_id: bool = False
@@ -145,7 +145,7 @@ class DistributorSettings(Sourced):
     hasty_releases_max: int = Field(16, ge=1, le=1_000)
     """The hasty hand-back that ends a task as dead: nobody wants it."""
 
-    hasty_release_us: Duration = 10 * SECOND_US
+    hasty_release_us: Duration = Field(10 * SECOND_US, ge=0)
     """A hand-back sooner after its lease than this is hasty; a drain's comes later, or seldom."""
 
     run_timeout_us: Duration = Field(3_600 * SECOND_US, ge=SECOND_US)
@@ -167,7 +167,7 @@ class DistributorSettings(Sourced):
     """Requests that wait for the writer. At a disk's worst second this is what piles up."""
 
     batch_rows_max: int = Field(1_000, ge=1)
-    """Rows in one commit: some 10 ms of work, so that no reply waits long behind another."""
+    """Commands in one commit: some 10 ms of work, so that no reply waits long behind another."""
 
     batch_bytes_max: int = Field(8 * MIB, ge=MIB)
     """Data in one commit, for the same reason."""
@@ -175,19 +175,20 @@ class DistributorSettings(Sourced):
     checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB)
     """Write-ahead log after which the writer copies it into the database: 36 ms at worst."""
 
-    idle_checkpoint_us: Duration = SECOND_US
+    idle_checkpoint_us: Duration = Field(SECOND_US, ge=0)
     """After so long without a change the log is cut to nothing, which nobody then waits for."""
 
     tick_us: Duration = Field(250_000, ge=1_000, le=SECOND_US)
     """The writer looks at the clock at least so often. Expiry may be noticed so late."""
 
-    pause_us: Duration = SECOND_US
-    """A longer gap between two looks at the clock is a pause, in which leases do not age."""
+    pause_us: Duration = Field(SECOND_US, ge=SECOND_US // 2, le=10 * SECOND_US)
+    """A longer gap between two looks at the clock is a pause, in which leases do not age; no more
+    than a third of a lease counts."""
 
-    clock_save_us: Duration = 60 * SECOND_US
+    clock_save_us: Duration = Field(60 * SECOND_US, ge=SECOND_US)
     """How much served time a crash may forget while only heartbeats came. One write a minute."""
 
-    drain_us: Duration = 10 * SECOND_US
+    drain_us: Duration = Field(10 * SECOND_US, ge=0)
     """How long a stop waits for calls under way. Long-polls are answered at once."""
 
     @field_validator("tiers", mode="before")
@@ -209,6 +210,8 @@ class DistributorSettings(Sourced):
     def _check_store(cls, store: str) -> str:
         if store != "memory:" and not (store.startswith("sqlite:") and store != "sqlite:"):
             raise ValueError(f"{store!r} is not a store: write sqlite:PATH or memory:")
+        if store.startswith("sqlite::") or "\0" in store:
+            raise ValueError(f"{store!r} is not a path to a file; memory: keeps nothing on disk")
         return store
 
 

@@ -77,6 +77,10 @@ def check_address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not (host and re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= PORT_MAX):
         raise ValueError(f"{text!r} is not HOST:PORT")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{text!r} is not HOST:PORT: no such host can be") from None
     return text
 
 

@@ -127,7 +127,7 @@ def test_a_bare_number_in_a_file_is_seconds_too(said: str, seconds: float, file:
     ("flags", "says"),
     [
         ({"lease": "soon"}, "--lease: 'soon' is not a duration"),
-        ({"lease": "100ms"}, "--lease: allowed: at least 0.5s"),
+        ({"lease": "100ms"}, "--lease: allowed: at least 1s"),
         ({"lease": "25h"}, "--lease: allowed: at most 86400s"),
         ({"tiers": "paid,paid"}, "--tiers: a tier is named twice"),
         ({"tiers": "paid,very free"}, "--tiers: 'very free' is not a name"),

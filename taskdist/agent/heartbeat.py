@@ -31,6 +31,9 @@ TRIES_PER_BEAT = 5
 PAUSE_MIN_S = 0.01
 """The shortest pause between two such tries."""
 
+GIVEN_UP = "it could not be renewed in time"
+"""Why a lease is given up here, when the distributor has not said that it is over."""
+
 Lost = Callable[[str, str], None]
 """Told of a lease that is over: its id, and why. Called on the heartbeat's own loop."""
 
@@ -161,7 +164,7 @@ class Heartbeat:
         for lease_id, held in self._snapshot().items():
             if held.over_at <= now:
                 self.drop(lease_id)
-                self._lost(lease_id, "it could not be renewed in time")
+                self._lost(lease_id, GIVEN_UP)
 
     def _pause_s(self) -> float:
         """Before a failed beat is tried again: a fraction of the time between two, with jitter.

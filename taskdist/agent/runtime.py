@@ -17,7 +17,7 @@ import structlog
 
 from taskdist.agent.feeds import Feed, Fetching, Streaming, patiently
 from taskdist.agent.handlers import Handler
-from taskdist.agent.heartbeat import Heartbeat, Runner, ThreadRunner
+from taskdist.agent.heartbeat import GIVEN_UP, Heartbeat, Runner, ThreadRunner
 from taskdist.client import Client
 from taskdist.core.errors import (
     InvalidFields,
@@ -34,6 +34,9 @@ log = structlog.get_logger()
 
 SESSION_BYTES = 8
 """Random bytes in the name of a session: no two agents draw the same."""
+
+GIVEN_UP_HAND_BACK_S = 3_600.0
+"""How long it tries to hand back a task whose lease it gave up while the distributor was away."""
 
 HAND_BACK_S = 5.0
 """How long a drain tries to hand a task back. If it cannot, the lease runs out by itself."""
@@ -224,6 +227,9 @@ class Agent:
         run.is_handling = False
         if run.lost:
             log.warning("lease lost", **self._names(work), reason=run.lost)
+            if run.lost == GIVEN_UP:
+                # The distributor may still hold it for us, and would count it as lost in the end.
+                await self._hand_back(work, GIVEN_UP_HAND_BACK_S)
         elif run.handed_back and error:
             await self._hand_back(work)
         else:
@@ -249,14 +255,14 @@ class Agent:
     async def _settle(self, work: Work, result: bytes, error: str) -> str:
         return await self._feed.settle(Report(work.task_id, work.lease_id, result, error))
 
-    async def _hand_back(self, work: Work) -> None:
+    async def _hand_back(self, work: Work, patience_s: float = HAND_BACK_S) -> None:
         async def release() -> object:
             return await self._client.release(
                 task_id=work.task_id, agent_id=self.agent_id, lease_id=work.lease_id
             )
 
         try:
-            async with asyncio.timeout(HAND_BACK_S):
+            async with asyncio.timeout(patience_s):
                 await patiently(self._settings, release)
         except (Refused, TimeoutError) as reason:
             log.warning("task not handed back", **self._names(work), reason=str(reason))

@@ -24,7 +24,8 @@ class Clock:
         wall_ns: Callable[[], int] = time.time_ns,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._pause_us = settings.pause_us
+        # Less than the time between two heartbeats, or a pause could end a lease by itself.
+        self._pause_us = min(settings.pause_us, settings.lease_us // 3)
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._last_us = monotonic_ns() // 1_000

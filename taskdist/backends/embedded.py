@@ -297,7 +297,9 @@ def _weight(asked: Command[Any] | Query[Any]) -> int:
         case commands.Submit():
             return REQUEST_BYTES + len(asked.data)
         case commands.Settle():
-            return REQUEST_BYTES + len(asked.result) + len(asked.error)
+            return REQUEST_BYTES + len(asked.result) + len(asked.error) + len(asked.lease_id)
+        case commands.Heartbeat():
+            return REQUEST_BYTES + sum(map(len, asked.lease_ids))
         case commands.Several():
             return sum(map(_weight, asked.commands))
     return REQUEST_BYTES

@@ -108,6 +108,8 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, policy: str, tiers: Iterable[str]) -> None:
+        # Resolved: by another name, or a link to it, it would have another lock.
+        path = path and path.resolve()
         self.path = path
         self._owner_lock = lock(path) if path else None
         try:

@@ -46,6 +46,8 @@ class Live:
         self._settings = settings
         self._aside: set[int] = set()
         """Sequences of rows that could not be read when it was their turn."""
+        self._tiers: set[str] = set()
+        """Of the tasks that were loaded."""
         self._loaded_to = 0
         self._load_to = last_sequence
 
@@ -67,9 +69,13 @@ class Live:
                 log.error("row set aside", sequence=ranked[-1], reason=str(reason))
             else:
                 lanes.setdefault((queue, kind), []).append(key)
+                self._tiers.add(ranked[1])
         for lane, keys in lanes.items():
             self.queue.add_many(lane, keys)
         self._loaded_to = until
+        unlisted = self._tiers - set(self._settings.tiers)
+        if unlisted and not self.is_loading:
+            log.warning("tiers not listed rank last", tiers=sorted(unlisted))
 
     def load_leases(self, served_us: int) -> None:
         """Brings the leased tasks into memory, each lease with a full term from now."""

@@ -17,6 +17,9 @@ APPLICATION_ID = 0x7461736B
 
 SCHEMA_VERSION = 1
 
+BUSY_TIMEOUT_MS = 5_000
+"""How long to wait for another program's lock, such as a backup's, which is no failure."""
+
 PAGE_BYTES = 4096
 """SQLite's default, set all the same: the log is counted in pages."""
 
@@ -78,7 +81,8 @@ CREATE TABLE attempt (
 def open_reader(path: Path) -> apsw.Connection:
     """A second connection, for reading only."""
     connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
-    connection.execute("PRAGMA mmap_size = 0")
+    connection.pragma("mmap_size", 0)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     return connection
 
 
@@ -104,8 +108,12 @@ def lock(path: Path) -> int:
         raise StoreUnusable(
             f"the store {path} is in use by another distributor (process {owner})"
         ) from None
-    os.truncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(lock)
+        raise StoreUnusable(f"the store {path} cannot be used: {error.strerror}") from None
     return lock
 
 
@@ -133,6 +141,8 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
             raise StoreUnusable(f"the store {path} is not a taskdist store: not SQLite") from None
         if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
             raise StoreUnusable(f"the store {path} cannot be written: {error}") from None
+        if isinstance(error, apsw.FullError):
+            raise StoreUnusable(f"the store {path} cannot be used: its disk is full") from None
         if isinstance(error, apsw.BusyError):
             raise StoreUnusable(f"the store {path} is in use by another program") from None
         if isinstance(error, apsw.Error):
@@ -144,7 +154,8 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
 def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers: str) -> None:
     owner = connection.pragma("application_id")
     version = connection.pragma("user_version")
-    is_new = connection.pragma("page_count") == 0
+    # One that was killed in its first start has a page, and nothing on it.
+    is_new = owner == 0 and not connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
     if not is_new and owner != APPLICATION_ID:
         raise StoreUnusable(f"the store {path} is not a taskdist store: some other SQLite file")
     if version > SCHEMA_VERSION:
@@ -155,6 +166,7 @@ def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers:
     if not is_new and connection.execute("SELECT count(*) FROM store").get != 1:
         raise StoreFailed(f"the store {path} is damaged: it does not say up to where it goes")
     connection.pragma("mmap_size", 0)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     if path is not None:
         connection.pragma("page_size", PAGE_BYTES)
         connection.pragma("journal_mode", "wal")

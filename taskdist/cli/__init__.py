@@ -50,7 +50,8 @@ def root(
     Order: new before retry, paid before free, shorter before longer, older before newer.
 
     Exit codes: 0 ok; 2 usage or invalid; 3 not found; 5 the awaited task failed; 6 wait timed out;
-    7 cancelled; 8 unreachable; 9 refused; 74 the store failed; 1 a bug.
+    7 cancelled; 8 unreachable; 9 refused; 74 the store failed; 1 a bug; 130, 143 cut short by a
+    signal; 141 nobody takes the output.
     """
 
 

@@ -31,7 +31,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def as_json(value: Any) -> None:
     """One JSON value on one line."""
-    print(json.dumps(value, ensure_ascii=False))
+    print(json.dumps(value, allow_nan=False))
 
 
 def narrate(line: str) -> None:
@@ -40,7 +40,7 @@ def narrate(line: str) -> None:
 
 
 def task_dict(task: TaskReport) -> dict[str, Any]:
-    """A task for JSON, with the contract's names."""
+    """A task for JSON: `id`, and for the rest the contract's names."""
     return {
         "id": task.task_id,
         "state": str(task.state),
@@ -80,14 +80,21 @@ def result_dict(result: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         return {"result_base64": base64.b64encode(result).decode("ascii")}
     try:
-        return {"result": json.loads(text)}
-    except ValueError:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)  # NaN and infinities are Python's, not JSON's
+    except (ValueError, RecursionError):
         return {"result": text}
+    return {"result": value}
 
 
 def seconds(value: float) -> str:
     """A number of seconds without needless digits."""
-    return f"{value:g}s"
+    return f"{plain(value)}s"
+
+
+def plain(value: float) -> str:
+    """A number in full, to the microsecond, without needless digits."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def ago(when: datetime) -> str:

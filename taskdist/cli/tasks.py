@@ -12,6 +12,7 @@ import typer
 from taskdist.cli.options import SERVER_DEFAULT, Json, Server
 from taskdist.settings import (
     DATA_BYTES_MAX,
+    MAX_RETRIES_MAX,
     SECOND_US,
     SettingsError,
     parse_duration_us,
@@ -33,7 +34,10 @@ def submit(
     ] = "",
     queue: Annotated[str, typer.Option(help="The line that it waits in.")] = "default",
     max_retries: Annotated[
-        int | None, typer.Option(help="Failures that may follow the first, 0 to 100. [default: 3]")
+        int | None,
+        typer.Option(
+            min=0, max=MAX_RETRIES_MAX, help="Failures that may follow the first. [default: 3]"
+        ),
     ] = None,
     task_id: Annotated[
         str,
@@ -64,7 +68,7 @@ def submit(
 
     taskdist submit --tier paid --time 3
 
-    taskdist submit --time 90s --data @job.json --wait --timeout 10m --json
+    taskdist submit --time 90s --data @input.json --wait --timeout 10m --json
     """
     from taskdist.cli import verbs
 

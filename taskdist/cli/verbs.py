@@ -130,7 +130,7 @@ async def list_tasks(client: Client, filters: dict[str, Any], limit: int, *, jso
                 task.task_id,
                 task.state,
                 task.user_tier,
-                f"{task.est_processing_time_s:g}"
+                output.plain(task.est_processing_time_s)
                 if piped
                 else output.seconds(task.est_processing_time_s),
                 task.kind,

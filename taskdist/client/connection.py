@@ -3,19 +3,16 @@
 import asyncio
 
 from grpclib.client import Channel
-from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from taskdist.core.errors import Refused, Unavailable, Unsupported
 from taskdist.settings import (
-    CONNECTION_WINDOW_BYTES,
     RESPONSE_PARTS_MAX,
-    STREAM_WINDOW_BYTES,
     check_address,
 )
-from taskdist.wire.codec import Codec
+from taskdist.wire.codec import Codec, windows
 from taskdist.wire.statuses import from_status
 
 _NO_SUCH_METHOD = "Missing content-type header"
@@ -79,8 +76,5 @@ def channel_to(server: str) -> Channel:
         int(port),
         codec=Codec(RESPONSE_PARTS_MAX),
         status_details_codec=ProtoStatusDetailsCodec(),
-        config=Configuration(
-            http2_connection_window_size=CONNECTION_WINDOW_BYTES,
-            http2_stream_window_size=STREAM_WINDOW_BYTES,
-        ),
+        config=windows(),
     )

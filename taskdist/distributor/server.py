@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import os
+import resource
 import socket
 import sys
 from collections.abc import Sequence
@@ -148,6 +149,9 @@ async def serve(settings: DistributorSettings) -> None:
     # The writer gives the interpreter up at each sync and wants it back soon: with Python's 5 ms a
     # commit would wait for the event loop longer than for the disk.
     sys.setswitchinterval(THREAD_SWITCH_S)
+    # Each agent has two connections, and the usual 1,024 files are soon gone.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sock = bind(settings)
     try:
         distributor = Distributor(settings)

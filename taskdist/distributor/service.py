@@ -15,7 +15,7 @@ from taskdist.core import commands
 from taskdist.core.queries import GetTask
 from taskdist.core.task import Task, TaskState
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
-from taskdist.distributor.watches import Watches
+from taskdist.distributor.watches import Watches, progress
 from taskdist.distributor.work import WorkStreams
 from taskdist.settings import (
     LEASE_TOKEN_BYTES,
@@ -95,11 +95,14 @@ class TaskDistributorService(wire.TaskDistributorBase):
         with self._watches.of(query.task_id) as watch:
             history = await self._backend.read(query)
             task, error = history.task, history.error
-            watch.forget_until(task)
             while not task.state.is_final:
                 position = await self._position(task)
                 await stream.send_message(convert.watched(task, position, b"", error))
+                seen = progress(task)
                 change = await watch.next()
+                # The read may have been ahead of what the watch is told.
+                while progress(change.after) <= seen and not change.after.state.is_final:
+                    change = await watch.next()
                 task = change.after
                 error = change.attempt.error if change.attempt and change.attempt.error else error
             history = await self._backend.read(query)

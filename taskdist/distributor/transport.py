@@ -12,7 +12,6 @@ from collections.abc import Collection
 from typing import Any
 
 from grpclib import const
-from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError
@@ -22,11 +21,9 @@ from grpclib.server import Stream
 
 from taskdist.core.errors import BadField, Refused, TooLarge
 from taskdist.settings import (
-    CONNECTION_WINDOW_BYTES,
     MESSAGE_BYTES_MAX,
-    STREAM_WINDOW_BYTES,
 )
-from taskdist.wire.codec import Codec
+from taskdist.wire.codec import Codec, windows
 from taskdist.wire.statuses import to_status
 
 AnyStream = Stream[Any, Any]
@@ -36,17 +33,6 @@ OUR_PATHS = "/taskdist."
 
 _PREFIX = struct.Struct(">?I")
 """Compressed or not, and the length ("Length-Prefixed-Message" of gRPC over HTTP/2)."""
-
-
-def windows() -> Configuration:
-    """Flow control windows for either side.
-
-    With the defaults one stream that nobody reads blocks its whole connection.
-    """
-    return Configuration(
-        http2_connection_window_size=CONNECTION_WINDOW_BYTES,
-        http2_stream_window_size=STREAM_WINDOW_BYTES,
-    )
 
 
 class Server(GrpclibServer):

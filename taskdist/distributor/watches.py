@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from taskdist.core.commands import Change
 from taskdist.core.errors import Exhausted, Unavailable
-from taskdist.core.task import Task
+from taskdist.core.task import Task, TaskState
 from taskdist.settings import WATCH_CHANGES_KEPT_MAX
 
 
@@ -28,12 +28,6 @@ class Watch:
         """Ends the watch from the distributor's side."""
         self._stopped = True
         self._news.set()
-
-    def forget_until(self, seen: Task) -> None:
-        """Drops the changes that the watcher saw already, when it read the task as `seen`."""
-        places = [i for i, change in enumerate(self._changes) if _same(change.after, seen)]
-        for _ in range(places[-1] + 1 if places else 0):
-            self._changes.popleft()
 
     async def next(self) -> Change:
         """The next change, once there is one.
@@ -101,10 +95,10 @@ class Watches:
                 del self._by_task[task_id]
 
 
-def _same(a: Task, b: Task) -> bool:
-    return (a.state, a.attempt, a.retry_count, a.lost_count) == (
-        b.state,
-        b.attempt,
-        b.retry_count,
-        b.lost_count,
-    )
+def progress(task: Task) -> tuple[int, int]:
+    """How far a task is in its life: what a watcher has seen is never told again.
+
+    An attempt begins with its lease and goes on to whatever follows. A lease that counts as nothing
+    is undone in silence.
+    """
+    return task.attempt, 0 if task.state is TaskState.LEASED else 2 if task.state.is_final else 1

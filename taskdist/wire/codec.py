@@ -24,11 +24,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
+from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
-from taskdist.settings import REQUEST_PARTS_MAX
+from taskdist.settings import CONNECTION_WINDOW_BYTES, REQUEST_PARTS_MAX, STREAM_WINDOW_BYTES
 from taskdist.wire import messages
 from taskdist.wire.parts import Shape, too_many_parts
 
@@ -96,6 +97,17 @@ def descriptor_pool() -> DescriptorPool:
     for file in FileDescriptorSet.FromString(data).file:
         pool.Add(file)
     return pool
+
+
+def windows() -> Configuration:
+    """Flow control windows for either side.
+
+    With the defaults one stream that nobody reads blocks its whole connection.
+    """
+    return Configuration(
+        http2_connection_window_size=CONNECTION_WINDOW_BYTES,
+        http2_stream_window_size=STREAM_WINDOW_BYTES,
+    )
 
 
 class Codec(CodecBase):

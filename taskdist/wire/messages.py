@@ -233,7 +233,9 @@ class FetchTaskRequest(betterproto.Message):
     """The queues to take from. None: "default"."""
 
     kinds: List[str] = betterproto.string_field(4)
-    """The kinds that the agent can run. None: any."""
+    """
+    The kinds that the agent can run. None: any. Queues times kinds is at most 256.
+    """
 
     wait_seconds: Optional[float] = betterproto.double_field(5, optional=True)
     """How long to wait while nothing is ready, 0 to 60. Unset: 0."""
@@ -303,7 +305,9 @@ class CompleteTaskRequest(betterproto.Message):
     """What went wrong, cut to 16 KiB."""
 
     retryable: Optional[bool] = betterproto.bool_field(7, optional=True)
-    """On a failure, whether a retry makes sense. Unset: true."""
+    """
+    On a failure, whether a retry makes sense. Unset: true. Not compared when it is repeated.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -328,7 +332,8 @@ class HeartbeatRequest(betterproto.Message):
 class HeartbeatResponse(betterproto.Message):
     lease_ids: List[str] = betterproto.string_field(1)
     """
-    Those of the request that the agent still holds; each has a full term from now.
+    Those of the request that the agent still holds; each has a full term from now, or as much of it
+     as run_timeout_seconds leaves.
     """
 
 
@@ -433,7 +438,9 @@ class ListTasksRequest(betterproto.Message):
     kind: str = betterproto.string_field(3)
     queue: str = betterproto.string_field(4)
     id_ending: str = betterproto.string_field(5)
-    """Only ids that end so: 6 to 36 characters of 0-9 a-f and -"""
+    """
+    Only ids that end so: 6 or more digits of 0-9 a-f; a - between them counts for nothing.
+    """
 
     page_size: int = betterproto.uint32_field(6)
     """At most 1,000. 0: 100."""

@@ -49,7 +49,7 @@ VIEWS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
 ]
 """What the agents who look in after each step may take."""
 
-PAUSE_US = SECOND_US
+PAUSE_US = LEASE_US // 3
 OUTCOMES = {
     "succeeded": Outcome.SUCCEEDED,
     "failed": Outcome.FAILED,
@@ -101,7 +101,6 @@ class WriterAgainstModel(RuleBasedStateMachine):
             hasty_release_us=HASTY_US,
             run_timeout_us=RUN_TIMEOUT_US,
             run_timeout_factor=1,
-            pause_us=PAUSE_US,
         )
         self.journal = Journal(self.path, "strict", tiers)
         self.journal.connection.pragma("synchronous", "OFF")  # For speed: nothing crashes but us.
@@ -346,7 +345,8 @@ class WriterAgainstModel(RuleBasedStateMachine):
         with room_for_nothing(self.journal):
             (answer,), _ = self.step(commands.Submit(task, bytes(400_000), client_made_id=False))
         assert isinstance(answer, StoreFull)
-        self.pass_time(SECOND_US)  # For so long, leases that are over are left alone.
+        for _ in range(2):  # For so long, leases that are over are left alone.
+            self.pass_time(SECOND_US // 2)
 
     # --- after every step ---
 

@@ -19,9 +19,9 @@ from taskdist.backends.runner import LoopRunner
 from taskdist.client import Client
 from taskdist.core.errors import Unavailable
 from taskdist.distributor.server import Distributor
-from taskdist.distributor.transport import Server, windows
+from taskdist.distributor.transport import Server
 from taskdist.settings import DistributorSettings
-from taskdist.wire.codec import Codec
+from taskdist.wire.codec import Codec, windows
 from tests.support.clocks import loop_clock
 
 

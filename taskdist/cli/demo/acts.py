@@ -37,7 +37,7 @@ async def perform(speed: float) -> bool:
     truths = []
     with Screen() as screen:
         try:
-            async with Stage(screen.event) as stage:
+            async with Stage(screen.event, speed) as stage:
                 distributor = await stage.distributor(LEASE_S)
                 async with Client(stage.address) as client:
                     show = _Show(stage, screen, client, speed)

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 PATIENCE_S = 15.0
-"""How long to wait for something that takes a second or two on a fast machine."""
+"""How long to wait for something that takes a second or two on a fast machine, …"""
+
+LONGEST_WORK_S = 50.0
+"""… and the simulated work that may come before it, at its real speed."""
 
 STOP_S = 5.0
 """How long a process may take to stop before it is killed."""
@@ -40,7 +43,8 @@ class Stage:
     Use as `async with`: at its end all processes are gone, and the store with them.
     """
 
-    def __init__(self, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, on_event: Callable[[Event], None], speed: float) -> None:
+        self._patience_s = PATIENCE_S + LONGEST_WORK_S / speed
         self.events: list[Event] = []
         self.address = "127.0.0.1:0"
         self._on_event = on_event
@@ -117,12 +121,12 @@ class Stage:
             return hits[count - 1] if len(hits) >= count else None
 
         try:
-            async with asyncio.timeout(PATIENCE_S), self._news:
+            async with asyncio.timeout(self._patience_s), self._news:
                 while (event := found()) is None:
                     await self._news.wait()
         except TimeoutError:
             last = self.events[-1] if self.events else "nothing"
-            raise Stuck(f"waited {PATIENCE_S:g} s in vain; last logged: {last}") from None
+            raise Stuck(f"waited {self._patience_s:g} s in vain; last logged: {last}") from None
         return event
 
     async def _start(self, name: str, *arguments: str) -> Player:
