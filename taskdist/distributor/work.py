@@ -80,6 +80,12 @@ class WorkStreams:
         self._by_session[hello.session] = work
         try:
             await work.run(first)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not work.superseded or task is None:
+                raise
+            task.uncancel()
+            raise Unavailable("a newer stream of this session has begun") from None
         finally:
             if self._by_session.get(hello.session) is work:
                 del self._by_session[hello.session]
@@ -106,6 +112,7 @@ class _WorkStream:
         self._taking: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[commands.Grants] | None = None
         self._running: asyncio.Task[None] | None = None
+        self.superseded = False
         self.ended = asyncio.Event()
         self._heard_all = False
         """The agent has ended its side, and all that it said is answered."""
@@ -140,7 +147,8 @@ class _WorkStream:
         self._news.set()
 
     async def end(self) -> None:
-        """Cuts the stream off, and returns once it is over."""
+        """Cuts the stream off for a newer one, and returns once it is over."""
+        self.superseded = True
         if self._running is not None:
             self._running.cancel()
         await self.ended.wait()
