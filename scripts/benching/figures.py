@@ -192,14 +192,15 @@ async def _check(address: str, count: int) -> None:
 
 
 async def _submit_batches(address: str, count: int, *, data: bytes = b"x" * 100) -> float:
+    """Submits so many tasks in batches of 100, or as many as fit a message, four at a time."""
     size = min(100, max(1, 3_000_000 // len(data)))
-    batch = [Submission("free", 0.0, data)] * size
+    sizes = iter([size] * (count // size) + [count % size] * (count % size > 0))
     async with Client(address) as client:
         begin = time.perf_counter()
 
         async def submit() -> None:
-            for _ in range(count // size // 4):
-                await client.submit_many(batch)
+            for number in sizes:
+                await client.submit_many([Submission("free", 0.0, data)] * number)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(4):
