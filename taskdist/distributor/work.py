@@ -225,8 +225,13 @@ class _WorkStream:
             self._asking = asyncio.ensure_future(self._backend.apply(self._command()))
             try:
                 await asyncio.wait({self._asking})
-            finally:
-                self._asking.cancel()
+            except asyncio.CancelledError:
+                asking = self._asking
+                if not asking.cancel() and not asking.cancelled() and not asking.exception():
+                    # Answered in this same turn: to be written, or taken back at the end.
+                    self._grants = asking.result().grants
+                    self._news.set()
+                raise
             if self._asking.cancelled():
                 continue
             try:
