@@ -23,6 +23,9 @@ log = structlog.get_logger()
 LOAD_ROWS = 20_000
 """Rows loaded at a start between two looks at the requests: some 20 ms."""
 
+GRANT_BYTES = 512
+"""What a task weighs in a message besides its data."""
+
 GRANT_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 """Data handed out by one `Take`; the next one gets the rest."""
 
@@ -145,6 +148,7 @@ class Live:
     def _find_take(self, asked: commands.Take) -> Found:
         tasks: list[Task] = []
         data: list[bytes] = []
+        grant_bytes = 0
         # Again, when all of these were set aside.
         while not tasks and (keys := self.queue.first(asked.queues, asked.kinds, asked.slots)):
             for key in keys:
@@ -153,7 +157,8 @@ class Live:
                 except BadRow as reason:
                     self._set_aside(key, asked, reason)
                     continue
-                if data and sum(map(len, data)) + len(task_data) > GRANT_BYTES_MAX:
+                grant_bytes += GRANT_BYTES + len(task_data)
+                if data and grant_bytes > GRANT_BYTES_MAX:
                     break
                 tasks.append(task)
                 data.append(task_data)

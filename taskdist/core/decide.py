@@ -152,7 +152,7 @@ def _repeated(command: Settle, found: Found) -> Decision:
         and (attempt.outcome is not Outcome.SUCCEEDED or found.result == command.result)
     )
     if attempt is None or not same:
-        lease = f"lease {command.lease_id}" if command.lease_id else "a lease"
+        lease = f"lease {command.lease_id[:80]}" if command.lease_id else "a lease"
         raise LeaseNotHeld(
             f"agent {command.agent_id} does not hold {lease} of task {command.task_id}, "
             f"which is {found.tasks[0].state}"

@@ -44,6 +44,7 @@ class WorkStreams:
         self._backend = backend
         self._take_back = take_back
         self._by_session: dict[str, _WorkStream] = {}
+        self._stopping = False
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Follows the leases of the open streams."""
@@ -63,7 +64,8 @@ class WorkStreams:
                 stream.lease_ended(before.lease_id, revoked=not spoken)
 
     def stop(self) -> None:
-        """Asks all agents to go: the distributor stops."""
+        """Asks all agents to go, and those that still come: the distributor stops."""
+        self._stopping = True
         for stream in self._by_session.values():
             stream.drain()
 
@@ -78,6 +80,8 @@ class WorkStreams:
             await older.end()
         work = _WorkStream(self._backend, self._take_back, stream, hello)
         self._by_session[hello.session] = work
+        if self._stopping:
+            work.drain()
         try:
             await work.run(first)
         except asyncio.CancelledError:
@@ -123,6 +127,9 @@ class _WorkStream:
         self._verdicts: list[wire.WorkVerdict] = []
         self._revoked: list[str] = []
         self._draining = False
+        self._told = asyncio.Event()
+        """Set while every verdict has been written."""
+        self._told.set()
 
     # --- what is told from outside ---
 
@@ -192,6 +199,8 @@ class _WorkStream:
         said = first
         while True:
             await self._hear(said)
+            # Who does not read what it is told is not heard any further (P7).
+            await self._told.wait()
             message = await self._stream.recv_message()
             if message is None:
                 break
@@ -217,6 +226,8 @@ class _WorkStream:
                 self._verdicts.append(convert_agents.verdict(settle.lease_id, answer))
         for refused in said.refused:
             self._verdicts.append(convert_agents.verdict(*refused))
+        if self._verdicts:
+            self._told.clear()
         self._news.set()
 
     async def _take(self) -> None:
@@ -272,6 +283,8 @@ class _WorkStream:
             leases = convert_agents.leases(grants)
             message = convert_agents.response(leases, verdicts, revoked, drain=drain)
             await self._stream.send_message(message)
+            if not self._verdicts:
+                self._told.set()
             if grants and not is_gone(self._stream):
                 self._grants = ()
                 self._written.set()
