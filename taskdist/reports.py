@@ -1,13 +1,13 @@
 """What the distributor tells its clients, as values: what `client.py` returns."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from taskdist.core.errors import Refused
 from taskdist.core.task import Outcome, TaskState
+from taskdist.core.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Submitted:
     """A task that is safe with the distributor."""
 
@@ -17,7 +17,7 @@ class Submitted:
     """1 is next in its queue; 0 when it is not ready."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Work:
     """A task to run, under a lease."""
 
@@ -35,7 +35,7 @@ class Work:
     run_timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PastAttempt:
     """A run that has ended."""
 
@@ -49,7 +49,7 @@ class PastAttempt:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskReport:
     """A task as the distributor last told of it."""
 
@@ -74,7 +74,7 @@ class TaskReport:
     attempts: tuple[PastAttempt, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """What became of an outcome that was reported on a Work stream."""
 
@@ -84,7 +84,7 @@ class Verdict:
     refusal: Refused | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WorkNews:
     """All that a distributor says at once on a Work stream."""
 
@@ -94,7 +94,7 @@ class WorkNews:
     drain: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report:
     """How a run ended, in its agent's words."""
 
@@ -105,7 +105,7 @@ class Report:
     """Empty: it succeeded."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Submission:
     """A task to submit."""
 

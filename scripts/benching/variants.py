@@ -40,8 +40,8 @@ def nothing() -> None:
         return 0
 
     journal.Journal.save = save  # type: ignore[method-assign]
-    journal.Journal.task_with_data = (  # type: ignore[method-assign]
-        lambda self, sequence: kept[sequence]
+    journal.Journal.tasks_with_data = (  # type: ignore[method-assign]
+        lambda self, sequences: (kept[sequence] for sequence in sequences)
     )
 
 

@@ -4,7 +4,7 @@ It knows SQL and nothing of rules. One connection writes and checkpoints. A row 
 is read, so a bad one never blocks a start.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,10 +37,27 @@ TASK_COLUMNS = (
     "content_hash",
 )
 SELECT_TASK = f"SELECT {', '.join('task.' + column for column in TASK_COLUMNS)} "
-_INSERT_TASK = f"INSERT INTO task VALUES ({', '.join('?' * len(TASK_COLUMNS))})"
 LEASE_COLUMNS = "lease_id, agent_id, session, started_at_us, started_us, term_us, run_timeout_us"
 ATTEMPT_COLUMNS = (
     "attempt, lease_id, agent_id, session, started_at_us, ended_at_us, outcome, led_to, error"
+)
+
+_INSERT_TASK = f"INSERT INTO task VALUES ({', '.join('?' * len(TASK_COLUMNS))})"
+_UPDATE_TASK = (
+    "UPDATE task SET state = ?, retry_count = ?, lost_count = ?, hasty_releases = ?,"
+    " attempt = ?, finished_at_us = ?, enqueued_at_us = ? WHERE sequence = ?"
+)
+_INSERT_DATA = "INSERT INTO data VALUES (?, ?)"
+_INSERT_RESULT = "INSERT INTO result VALUES (?, ?)"
+# Or replace: one that was set aside must not be in the way of this one.
+_INSERT_LEASE = "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_DELETE_LEASE = "DELETE FROM lease WHERE sequence = ?"
+_INSERT_ATTEMPT = "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DELETE_ATTEMPTS = "DELETE FROM attempt WHERE sequence = ? AND attempt <= ?"
+
+_SELECT_WANTED = (
+    SELECT_TASK + ", data FROM (SELECT ? AS wanted)"
+    " LEFT JOIN task ON task.sequence = wanted LEFT JOIN data ON data.sequence = wanted"
 )
 
 
@@ -118,6 +135,10 @@ class Journal:
             self._unlock()
             raise
         self._log_pages = 0
+        self._unwritten: dict[str, list[tuple[Any, ...]]] = {}
+        """Rows that were saved, by the statement that writes them."""
+        self._unwritten_tasks: set[int] = set()
+        """The sequences of the tasks that they belong to."""
         if path:
             # Called after each commit. It takes the place of SQLite's own automatic checkpoints.
             self.connection.set_wal_hook(self._count_log)
@@ -147,24 +168,34 @@ class Journal:
 
     def task_by_id(self, task_id: str) -> Task | None:
         """The task of this id, without its lease."""
+        self.flush()
         query = SELECT_TASK + "FROM task WHERE id = ?"
         for row in self.connection.execute(query, (id_blob(task_id),)):
             return decode_task(row)
         return None
 
-    def task_with_data(self, sequence: int) -> tuple[Task, bytes]:
-        """The task of this row, and its data.
-
-        Raises:
-            BadRow: it cannot be decoded, or is not there.
-        """
-        query = SELECT_TASK + ", data FROM task JOIN data USING (sequence) WHERE sequence = ?"
-        for *row, data in self.connection.execute(query, (sequence,)):
-            return decode_task(tuple(row)), data
-        raise BadRow(f"task row {sequence}: it, or its data, is missing")
+    def tasks_with_data(self, sequences: Sequence[int]) -> Iterator[tuple[Task, bytes] | BadRow]:
+        """The task of each of these rows, and its data; or why it cannot be had."""
+        self.flush()
+        self._begin()  # They are about to change, and outside of it each row is locked for itself.
+        rows = self.connection.executemany(_SELECT_WANTED, ((number,) for number in sequences))
+        try:
+            for sequence, (*row, data) in zip(sequences, rows, strict=False):
+                if row[0] is None or data is None:
+                    yield BadRow(f"task row {sequence}: it, or its data, is missing")
+                    continue
+                try:
+                    task = decode_task(tuple(row))
+                except BadRow as reason:
+                    yield reason
+                else:
+                    yield task, data
+        finally:
+            rows.close(True)  # Whoever has enough of them leaves the rest unread.
 
     def attempt(self, sequence: int, lease_id: str, agent_id: str) -> Attempt | None:
         """The attempt under this lease; without a lease_id the last one of this agent."""
+        self.flush()
         query = f"SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE sequence = ? "
         if lease_id:
             query, wanted = query + "AND lease_id = ?", lease_id
@@ -176,6 +207,7 @@ class Journal:
 
     def result(self, sequence: int) -> bytes:
         """The result of a task that succeeded."""
+        self.flush()
         for (result,) in self.connection.execute(
             "SELECT result FROM result WHERE sequence = ?", (sequence,)
         ):
@@ -208,57 +240,70 @@ class Journal:
     # --- writing ---
 
     def save(self, change: Change) -> int:
-        """Writes a change into the open transaction; begins one if there is none.
+        """Takes a change into the open transaction; begins one if there is none and it has rows.
+
+        They are written by `flush`, a statement at a time for all rows that wait for it, which
+        halves their cost. A task has one change among them, so their order does not matter.
 
         Returns:
-            How many rows it wrote.
+            How many rows it has.
         """
         before, after = change.before, change.after
+        if after.sequence in self._unwritten_tasks:
+            self.flush()
         rows = 0
         if before is None:
             rows += self._insert_task(after, change.data or b"")
-        elif _hot(before) != _hot(after):
-            rows += self._write(
-                "UPDATE task SET state = ?, retry_count = ?, lost_count = ?, hasty_releases = ?,"
-                " attempt = ?, finished_at_us = ?, enqueued_at_us = ? WHERE sequence = ?",
-                (*_hot(after), after.sequence),
-            )
+        elif (columns := _hot(after)) != _hot(before):
+            rows += self._write(_UPDATE_TASK, (*columns, after.sequence))
         old, new = before and before.lease, after.lease
         if old and not new:
-            rows += self._write("DELETE FROM lease WHERE sequence = ?", (after.sequence,))
+            rows += self._write(_DELETE_LEASE, (after.sequence,))
         elif new and not old:
             rows += self._insert_lease(after.sequence, new)
         if change.attempt:
             rows += self._insert_attempt(after.sequence, change.attempt)
-        if change.result is not None:
-            rows += self._write("INSERT INTO result VALUES (?, ?)", (after.sequence, change.result))
+        if change.result:  # An empty one reads the same as none.
+            rows += self._write(_INSERT_RESULT, (after.sequence, change.result))
+        if rows:
+            self._unwritten_tasks.add(after.sequence)
         return rows
+
+    def flush(self) -> None:
+        """Writes what was saved into the tables, for all that reads them before the commit."""
+        for statement, rows in self._unwritten.items():
+            self.connection.executemany(statement, rows)
+        self._forget_unwritten()
 
     def commit(self, clocks: Clocks) -> None:
         """Makes what was saved durable, with the clocks. Nothing to do if nothing was saved."""
         if self.connection.in_transaction:
+            self.flush()
             self.save_clocks(clocks)
             self.connection.execute("COMMIT")
 
     def save_clocks(self, clocks: Clocks) -> None:
         """Writes the clocks into the open transaction; begins one if there is none."""
-        self._write(
+        self._begin()
+        self.connection.execute(
             "UPDATE store SET served_us = ?, newest_enqueued_us = ?, last_sequence = ?", clocks
         )
 
     def rollback(self) -> None:
         """Undoes what was saved since the last commit."""
+        self._forget_unwritten()
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
     def savepoint(self) -> None:
         """Remembers this point of the open transaction; begins one if there is none."""
-        if not self.connection.in_transaction:
-            self.connection.execute("BEGIN IMMEDIATE")
+        self.flush()
+        self._begin()
         self.connection.execute("SAVEPOINT several")
 
     def rollback_to_savepoint(self) -> None:
         """Undoes what was saved since the savepoint, and forgets it."""
+        self._forget_unwritten()
         self.connection.execute("ROLLBACK TO several")
         self.release_savepoint()
 
@@ -281,23 +326,29 @@ class Journal:
         self._log_pages = pages
         return apsw.SQLITE_OK
 
-    def _write(self, sql: str, values: tuple[Any, ...]) -> int:
+    def _begin(self) -> None:
         if not self.connection.in_transaction:
             self.connection.execute("BEGIN IMMEDIATE")
-        self.connection.execute(sql, values)
+
+    def _write(self, statement: str, row: tuple[Any, ...]) -> int:
+        self._begin()
+        self._unwritten.setdefault(statement, []).append(row)
         return 1
+
+    def _forget_unwritten(self) -> None:
+        self._unwritten.clear()
+        self._unwritten_tasks.clear()
 
     def _insert_task(self, task: Task, data: bytes) -> int:
         inside = task.__dict__  # once for all columns: this is the hottest line of a submit
         row = [inside[column] for column in TASK_COLUMNS]
         row[1] = id_blob(task.id)
         rows = self._write(_INSERT_TASK, tuple(row))
-        return rows + self._write("INSERT INTO data VALUES (?, ?)", (task.sequence, data))
+        return rows + self._write(_INSERT_DATA, (task.sequence, data))
 
     def _insert_lease(self, sequence: int, lease: Lease) -> int:
         return self._write(
-            # Or replace: one that was set aside must not be in the way of this one.
-            "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            _INSERT_LEASE,
             (
                 sequence,
                 lease.lease_id,
@@ -312,7 +363,7 @@ class Journal:
 
     def _insert_attempt(self, sequence: int, attempt: Attempt) -> int:
         rows = self._write(
-            "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _INSERT_ATTEMPT,
             (
                 sequence,
                 attempt.attempt,
@@ -328,9 +379,7 @@ class Journal:
         )
         dropped = attempt.attempt - ATTEMPTS_KEPT_MAX
         if dropped > 0:
-            rows += self._write(
-                "DELETE FROM attempt WHERE sequence = ? AND attempt <= ?", (sequence, dropped)
-            )
+            rows += self._write(_DELETE_ATTEMPTS, (sequence, dropped))
         return rows
 
     def _unlock(self) -> None:

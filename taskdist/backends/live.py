@@ -151,12 +151,12 @@ class Live:
         grant_bytes = 0
         # Again, when all of these were set aside.
         while not tasks and (keys := self.queue.first(asked.queues, asked.kinds, asked.slots)):
-            for key in keys:
-                try:
-                    task, task_data = self._journal.task_with_data(sequence_of(key))
-                except BadRow as reason:
-                    self._set_aside(key, asked, reason)
+            read = self._journal.tasks_with_data([sequence_of(key) for key in keys])
+            for key, found in zip(keys, read, strict=True):
+                if isinstance(found, BadRow):
+                    self._set_aside(key, asked, found)
                     continue
+                task, task_data = found
                 grant_bytes += GRANT_BYTES + len(task_data)
                 if data and grant_bytes > GRANT_BYTES_MAX:
                     break

@@ -21,6 +21,7 @@ from taskdist.core.commands import Change, Command, Done, Grants, Moment, Placed
 from taskdist.core.decide import decide
 from taskdist.core.errors import Exhausted, Refused, StoreFull, Unavailable
 from taskdist.core.queries import Query
+from taskdist.core.values import value
 from taskdist.core.waiting import WaitingAgents
 from taskdist.settings import SECOND_US, DistributorSettings
 
@@ -44,7 +45,7 @@ class Request:
     """How much it weighs in a batch."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Withdraw(Command[Done]):
     """The caller of a waiting `Take` is gone."""
 
@@ -178,12 +179,13 @@ class Writer:
                 self._serve_waiting()
                 self._time_out_waiting()
             self._save_clocks_sometimes()
-            self._journal.commit(
-                Clocks(served_us, self._newest_enqueued_us, self._live.last_sequence)
-            )
+            submits = any(change.before is None for change in batch.changes)
+            newest_us = enqueue_us if submits else self._newest_enqueued_us
+            self._journal.commit(Clocks(served_us, newest_us, self._live.last_sequence))
         except apsw.FullError:
             self._undo()
             raise
+        self._newest_enqueued_us = newest_us
         if batch.rows:
             self._saved_us = served_us
         return batch
@@ -249,6 +251,7 @@ class Writer:
 
     def _answer(self, asked: Command[Any] | Query[Any]) -> Any:
         if isinstance(asked, Query):
+            self._journal.flush()
             return reading.run(asked, self._journal.connection)
         if isinstance(asked, Withdraw):
             self._waiting.discard(asked.request)
@@ -291,8 +294,6 @@ class Writer:
         self._batch.rows += self._journal.save(change)
         self._live.move(change.before, change.after)
         self._batch.changes.append(change)
-        if change.before is None:
-            self._newest_enqueued_us = change.after.enqueued_at_us
 
     # --- what is due, and who waits ---
 
@@ -317,6 +318,7 @@ class Writer:
             if request is None:
                 self._live.became_ready.clear()
                 return
+            self._journal.flush()  # If the disk is full, nobody has left the line yet.
             self._waiting.discard(request)
             self._in_hand.append(request)
             self._batch.answered.append(request)

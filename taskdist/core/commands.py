@@ -5,17 +5,18 @@ answer to speak once they are saved. Undo is the same changes reversed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Generic, TypeVar
 
 from taskdist.core.task import Attempt, Outcome, Task, TaskState
+from taskdist.core.values import value
 
 A_co = TypeVar("A_co", covariant=True)
 
 # --- answers ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Placed:
     """A task and where it stands."""
 
@@ -24,7 +25,7 @@ class Placed:
     """1 is next in its queue; 0 when it is not ready. Filled in by who holds the TaskQueue."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Grant:
     """A task under a new lease, with its data."""
 
@@ -32,21 +33,21 @@ class Grant:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Grants:
     """What an agent got: nothing, or up to as many as it had slots."""
 
     grants: tuple[Grant, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Held:
     """The leases, of those asked about, that the agent still holds."""
 
     lease_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settled:
     """What an outcome led to; the same again when it is repeated."""
 
@@ -54,7 +55,7 @@ class Settled:
     led_to: TaskState
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Done:
     """It was done, and there is no more to say."""
 
@@ -62,12 +63,12 @@ class Done:
 # --- commands ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command(Generic[A_co]):
     """Something asked; its parameter is the type of the answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Submit(Command[Placed]):
     """Add a task. Needs: the task of this id, if the client made it."""
 
@@ -78,7 +79,7 @@ class Submit(Command[Placed]):
     position_wanted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Several(Command[tuple[Any, ...]]):
     """Apply these in one commit, in this order. Answers one for each, a `Refused` where it was.
 
@@ -90,7 +91,7 @@ class Several(Command[tuple[Any, ...]]):
     """All or nothing: the first refusal is that of the whole, and undoes what came before it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Take(Command[Grants]):
     """Lease up to `slots` tasks. Needs: the smallest of these lanes. Waits if there are none."""
 
@@ -105,7 +106,7 @@ class Take(Command[Grants]):
     """A random text, new for each command: with it lease ids cannot be guessed or used again."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resume(Command[Held]):
     """A session says which leases it still holds: the others are undone, since their answer never
     reached it. Needs: the leased tasks of this session."""
@@ -115,7 +116,7 @@ class Resume(Command[Held]):
     lease_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Heartbeat(Command[Held]):
     """Start terms anew. Needs: the leased tasks of these leases, or with none, of this agent."""
 
@@ -123,7 +124,7 @@ class Heartbeat(Command[Held]):
     lease_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settle(Command[Settled]):
     """End a lease. Needs: the task, the attempt that this lease became, the result."""
 
@@ -138,33 +139,33 @@ class Settle(Command[Settled]):
     retryable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cancel(Command[Placed]):
     """End a live task. Needs: the task."""
 
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Locate(Command[Placed]):
     """Say where a task stands. Needs: the task."""
 
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Expire(Command[Done]):
     """End the leases whose time is up. Needs: their tasks."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TakeBack(Command[Done]):
     """Undo leases whose answer never reached the agent. Needs: their tasks."""
 
     lease_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StopTakes(Command[Done]):
     """The server stops: answer all that wait for a task with nothing, refuse any further `Take`."""
 
@@ -172,7 +173,7 @@ class StopTakes(Command[Done]):
 # --- what a decision is made of ---------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Moment:
     """The moment of decision."""
 
@@ -184,7 +185,7 @@ class Moment:
     """The later of the wall clock and the newest enqueued_at given."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Found:
     """What a backend found for a command; each command's docstring says what it needs."""
 
@@ -201,7 +202,7 @@ class Found:
     """How many lanes there would be with the new task's."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Change:
     """A task before and after. `before` is None for a new one."""
 
@@ -215,7 +216,7 @@ class Change:
     """Of a task that succeeded."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """What a command leads to."""
 

@@ -129,12 +129,7 @@ def _settle(
         return _repeated(command, found)
     if command.lease_id not in ("", lease.lease_id):
         return _repeated(command, found)
-    end = {
-        Outcome.SUCCEEDED: _succeed,
-        Outcome.FAILED: _fail,
-        Outcome.RELEASED: _release,
-    }[command.outcome]
-    after = end(command, task, lease, moment, settings)
+    after = _END[command.outcome](command, task, lease, moment, settings)
     attempt = _ended(task, after, command.outcome, moment, command.error)
     result = command.result if command.outcome is Outcome.SUCCEEDED else None
     change = Change(task, after, attempt, result=result)
@@ -277,6 +272,8 @@ def _ended(task: Task, after: Task, outcome: Outcome, moment: Moment, error: str
         error=error,
     )
 
+
+_END = {Outcome.SUCCEEDED: _succeed, Outcome.FAILED: _fail, Outcome.RELEASED: _release}
 
 _DECIDE: dict[type[Command[Any]], Decide] = {
     Submit: _submit,

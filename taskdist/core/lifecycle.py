@@ -26,6 +26,8 @@ class Event(StrEnum):
     REDRIVE = "redrive"
     FORGET = "forget"
 
+    __hash__ = str.__hash__
+
 
 _S = TaskState
 _E = Event

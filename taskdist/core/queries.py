@@ -1,19 +1,19 @@
 """What can be read of a store, as values. Reads see what is durable and change nothing."""
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from taskdist.core.task import Attempt, Task, TaskState
+from taskdist.core.values import value
 
 A_co = TypeVar("A_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Query(Generic[A_co]):
     """Something to read; its parameter is the type of what comes back."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskHistory:
     """A task with all that is kept of it, except its data."""
 
@@ -28,7 +28,7 @@ class TaskHistory:
         return next((a.error for a in reversed(self.attempts) if a.error), "")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TaskPage:
     """Tasks, newest first. May be short while there are more."""
 
@@ -37,14 +37,14 @@ class TaskPage:
     """Where the next page begins; None when there is none."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GetTask(Query[TaskHistory]):
     """One task by its id. Raises `TaskNotFound`."""
 
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListTasks(Query[TaskPage]):
     """A page of tasks, each of which passes every filter that is set."""
 

@@ -6,12 +6,13 @@ The one invariant: `lease` is set exactly when `state` is `leased`.
 
 import hashlib
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from taskdist.core.values import value
 from taskdist.settings import (
     EST_PROCESSING_TIME_MAX_US,
     MAX_RETRIES_DEFAULT,
@@ -21,7 +22,11 @@ from taskdist.settings import (
 
 
 class TaskState(StrEnum):
-    """Where a task is in its life; `lifecycle.TRANSITIONS` says how it gets from one to another."""
+    """Where a task is in its life; `lifecycle.TRANSITIONS` says how it gets from one to another.
+
+    Hashed as the text that it is equal to: Enum's own hash is a function in Python, and the table
+    is looked up for every change.
+    """
 
     SCHEDULED = "scheduled"
     READY = "ready"
@@ -29,6 +34,8 @@ class TaskState(StrEnum):
     SUCCEEDED = "succeeded"
     DEAD = "dead"
     CANCELLED = "cancelled"
+
+    __hash__ = str.__hash__
 
     @property
     def is_final(self) -> bool:
@@ -45,8 +52,10 @@ class Outcome(StrEnum):
     LOST = "lost"
     CANCELLED = "cancelled"
 
+    __hash__ = str.__hash__
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Lease:
     """The right to one run of a task. Times are on the served clock unless said."""
 
@@ -71,7 +80,7 @@ class Lease:
         return replace(self, expires_us=min(now_us + self.term_us, latest_us))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """A lease that has ended. Times are on the wall clock."""
 

@@ -5,13 +5,13 @@ and nobody else. Time is the served clock.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
 
 from sortedcontainers import SortedList
 
 from taskdist.core.order import Lane
+from taskdist.core.values import value
 
 W = TypeVar("W")
 
@@ -19,7 +19,7 @@ _ANY = ""
 """Stands for any kind in an index; no kind has an empty name."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Place(Generic[W]):
     number: int
     waiter: W

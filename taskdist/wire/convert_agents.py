@@ -4,12 +4,12 @@ As in `convert.py`, whatever is wrong with a request is found before anything is
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from taskdist.core import commands
 from taskdist.core.commands import Grant, Grants, Held, Settled
 from taskdist.core.errors import InvalidFields, Refused
 from taskdist.core.task import Outcome, TaskState
+from taskdist.core.values import value
 from taskdist.settings import (
     ERROR_BYTES_MAX,
     HEARTBEAT_LEASES_MAX,
@@ -171,7 +171,7 @@ def held(answer: Held) -> wire.HeartbeatResponse:
 # --- the Work stream --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hello:
     """Who opens a stream, and what for."""
 
@@ -183,7 +183,7 @@ class Hello:
     lease_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Said:
     """What one message of an agent says."""
 

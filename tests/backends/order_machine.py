@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from taskdist.backends.journal import Journal
-from taskdist.backends.writer import Batch, Request, Writer
+from taskdist.backends.writer import FULL_RETRY_US, Batch, Request, Writer
 from taskdist.core import commands
 from taskdist.core.commands import Command, Grants, Settled
 from taskdist.core.errors import LeaseNotHeld, StoreFull, TransitionRefused
@@ -85,6 +85,8 @@ class WriterAgainstModel(RuleBasedStateMachine):
         self.served_us = 0
         self.saved_us = 0
         self.newest_us = 0
+        self.full_until_us = 0
+        """For so long, leases that are over are left alone."""
         self.said: list[tuple[commands.Settle, str]] = []
         """Outcomes that were accepted, each with the state it led to."""
         self.submits: list[commands.Submit] = []
@@ -105,7 +107,7 @@ class WriterAgainstModel(RuleBasedStateMachine):
         self.journal = Journal(self.path, "strict", tiers)
         self.journal.connection.pragma("synchronous", "OFF")  # For speed: nothing crashes but us.
         self.writer = Writer(self.journal, self.time.clock(self.settings), self.settings)
-        self.passed_us = 0
+        self.passed_us = self.full_until_us = 0
 
     def teardown(self) -> None:
         try:
@@ -130,7 +132,8 @@ class WriterAgainstModel(RuleBasedStateMachine):
         requests = [Request(one) for one in asked]
         batch = self.writer.step(requests)
         self.check_clocks(batch)
-        self.model.expire(self.served_us)
+        if self.served_us >= self.full_until_us:
+            self.model.expire(self.served_us)
         others = [request for request in batch.answered if request not in requests]
         return [request.answer for request in requests], others
 
@@ -345,8 +348,7 @@ class WriterAgainstModel(RuleBasedStateMachine):
         with room_for_nothing(self.journal):
             (answer,), _ = self.step(commands.Submit(task, bytes(400_000), client_made_id=False))
         assert isinstance(answer, StoreFull)
-        for _ in range(2):  # For so long, leases that are over are left alone.
-            self.pass_time(SECOND_US // 2)
+        self.full_until_us = self.served_us + FULL_RETRY_US
 
     # --- after every step ---
 
