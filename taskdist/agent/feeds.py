@@ -28,6 +28,14 @@ stamina.instrumentation.set_on_retry_hooks(())
 REPORT_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 """Results and errors in one message; the other half is for all that stands around them."""
 
+MESSAGES_IN_FLIGHT_MAX = 2
+"""Messages with outcomes that are not answered yet. One is on the disk while the next is made of
+all that ends meanwhile: neither side waits for the other, and the busier they are, the more share
+one commit."""
+
+OUTCOMES_TOGETHER = 64
+"""Outcomes that may always share a message; of many slots, half may: the other half works."""
+
 
 class Desk(Protocol):
     """What a feed needs of its agent."""
@@ -195,6 +203,9 @@ class Streaming:
         self._unanswered: dict[str, tuple[Report, asyncio.Future[str]]] = {}
         """Outcomes without a verdict, by lease."""
         self._unsent: list[Report] = []
+        self._in_flight: list[set[str]] = []
+        """The leases in each message on this stream that has not been answered wholly."""
+        self._outcomes_max = min(OUTCOMES_MAX, max(OUTCOMES_TOGETHER, settings.slots // 2))
         self._news = asyncio.Event()
         self._leaving = False
         self._finishing = False
@@ -252,6 +263,7 @@ class Streaming:
             lease_ids=self._desk.held(),
         ) as stream:
             self._unsent = [report for report, _ in self._unanswered.values()]
+            self._in_flight = []
             self._news.set()
             sending = asyncio.ensure_future(self._send(stream))
             try:
@@ -267,6 +279,7 @@ class Streaming:
                 await asyncio.wait({sending})
 
     def _hear(self, news: WorkNews) -> None:
+        self._note_answered({verdict.lease_id for verdict in news.verdicts})
         for verdict in news.verdicts:
             if verdict.lease_id not in self._unanswered:
                 continue
@@ -285,6 +298,11 @@ class Streaming:
         for lease_id in news.revoked_lease_ids:
             self._desk.lost(lease_id, "the distributor says that it is over")
 
+    def _note_answered(self, lease_ids: set[str]) -> None:
+        if lease_ids:
+            self._in_flight = [left for sent in self._in_flight if (left := sent - lease_ids)]
+            self._news.set()
+
     def _send_again_later(self, lease_id: str) -> None:
         """The distributor's disk is full, or it is stopping: the outcome stays ours to report."""
 
@@ -300,9 +318,10 @@ class Streaming:
         while True:
             await self._news.wait()
             self._news.clear()
-            while self._unsent:
-                count = _fitting(self._unsent)
+            while self._unsent and len(self._in_flight) < MESSAGES_IN_FLIGHT_MAX:
+                count = _fitting(self._unsent[: self._outcomes_max])
                 reports, self._unsent = self._unsent[:count], self._unsent[count:]
+                self._in_flight.append({report.lease_id for report in reports})
                 await stream.report(reports)
             if self._leaving and not said_goodbye:
                 said_goodbye = True
@@ -315,8 +334,8 @@ class Streaming:
 def _fitting(reports: Sequence[Report]) -> int:
     """How many of these fit one message; at least one, which always fits."""
     size = 0
-    for count, report in enumerate(reports[:OUTCOMES_MAX]):
+    for count, report in enumerate(reports):
         size += len(report.result) + len(report.error)
         if count and size > REPORT_BYTES_MAX:
             return count
-    return min(len(reports), OUTCOMES_MAX)
+    return len(reports)

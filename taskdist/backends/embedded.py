@@ -120,12 +120,11 @@ class EmbeddedBackend:
         try:
             return await self._wait_for(request)
         except asyncio.CancelledError:
-            if isinstance(asked, commands.Take):
-                future = request.reply_to
-                if future.done() and not future.cancelled():
-                    self._take_back(request.answer)  # Answered in this same turn of the loop.
-                else:
-                    self._post(Withdraw(request))
+            future = request.reply_to
+            if future.done() and not future.cancelled():
+                self._take_back(request.answer)  # Answered in this same turn of the loop.
+            elif isinstance(asked, commands.Take):
+                self._post(Withdraw(request))
             raise
 
     async def _wait_for(self, request: Request) -> Any:
@@ -162,9 +161,12 @@ class EmbeddedBackend:
             self._listener.changed(batch.changes)
 
     def _take_back(self, answer: Any) -> None:
-        """Nobody is left to hear of these leases."""
-        if isinstance(answer, Grants) and answer.grants:
-            leases = [grant.task.lease for grant in answer.grants]
+        """Nobody is left to hear of the leases in this answer."""
+        answers = answer if isinstance(answer, tuple) else (answer,)
+        leases = [
+            grant.task.lease for one in answers if isinstance(one, Grants) for grant in one.grants
+        ]
+        if leases:
             self._post(commands.TakeBack(tuple(lease.lease_id for lease in leases if lease)))
 
     def _fail(self, error: BaseException) -> None:

@@ -123,7 +123,7 @@ class Live:
             case commands.Take():
                 return self._find_take(asked)
             case commands.Resume():
-                return Found(tasks=self.leases.of_session(asked.session))
+                return Found(tasks=self.leases.of_session(asked.agent_id, asked.session))
             case commands.Heartbeat():
                 return Found(tasks=self._find_held(asked))
             case commands.Settle():
@@ -145,12 +145,21 @@ class Live:
             lanes=self.queue.lane_count + (not self.queue.has_lane(_lane(asked.task))),
         )
 
+    def free_slots(self, asked: commands.Take) -> int:
+        """How many tasks this one may have now: none while some that may be better are on disk."""
+        if self.is_loading:
+            return 0
+        if not asked.slots_in_all:
+            return asked.slots
+        return max(0, asked.slots - self.leases.count_of_session(asked.agent_id, asked.session))
+
     def _find_take(self, asked: commands.Take) -> Found:
         tasks: list[Task] = []
         data: list[bytes] = []
         grant_bytes = 0
         # Again, when all of these were set aside.
-        while not tasks and (keys := self.queue.first(asked.queues, asked.kinds, asked.slots)):
+        slots = self.free_slots(asked)
+        while not tasks and (keys := self.queue.first(asked.queues, asked.kinds, slots)):
             read = self._journal.tasks_with_data([sequence_of(key) for key in keys])
             for key, found in zip(keys, read, strict=True):
                 if isinstance(found, BadRow):

@@ -76,6 +76,8 @@ class Writer:
         self._stopping = False
         self._batch = Batch()
         self._full_until_us = 0
+        self._is_full = False
+        """While what ends something is tried alone, and what begins something is refused."""
         saved = journal.clocks()
         clock.resume(saved.served_us)
         self._newest_enqueued_us = saved.newest_enqueued_us
@@ -198,11 +200,10 @@ class Writer:
         total = Batch(moment=self._batch.moment)
         self._full_until_us = self._clock.read()[1] + FULL_RETRY_US
         log.error("disk full", store=str(self._journal.path))
+        self._is_full = True
         for request in {id(request): request for request in requests}.values():
+            self._waiting.discard(request)
             try:
-                if _begins_something(request.asked):
-                    self._waiting.discard(request)
-                    raise apsw.FullError
                 batch = self._run([request], whole=False)
                 total.answered += batch.answered
                 total.changes += batch.changes
@@ -210,6 +211,7 @@ class Writer:
             except apsw.FullError:
                 request.answer = StoreFull()
                 total.answered.append(request)
+        self._is_full = False
         return total
 
     def _undo(self) -> None:
@@ -237,13 +239,11 @@ class Writer:
 
     def _decide(self, request: Request) -> None:
         asked = request.asked
-        if isinstance(asked, commands.Take):
-            self._serve_waiting()  # They came first.
         try:
             answer = self._answer(asked)
         except Refused as reason:
             answer = reason
-        if isinstance(asked, commands.Take) and answer == Grants() and asked.wait_us > 0:
+        if isinstance(asked, commands.Take) and asked.wait_us > 0 and answer == Grants():
             answer = self._wait(request, asked)
         if answer is not None:
             request.answer = answer
@@ -260,8 +260,19 @@ class Writer:
             return self._several(asked)
         if isinstance(asked, commands.StopTakes):
             self._stopping = True
-        if isinstance(asked, commands.Take) and self._stopping:
+        if isinstance(asked, commands.Take):
+            self._let_take(asked)
+        if self._is_full and isinstance(asked, commands.Submit | commands.Take):
+            raise StoreFull
+        return self._apply_decision(asked)
+
+    def _let_take(self, asked: commands.Take) -> None:
+        if self._stopping:
             raise Unavailable("the distributor is stopping")
+        if not self._is_full:
+            self._serve_waiting()  # They came first.
+
+    def _apply_decision(self, asked: Command[Any]) -> Any:
         decision = decide(
             asked, self._live.find(asked, self._batch.moment), self._batch.moment, self._settings
         )
@@ -303,7 +314,9 @@ class Writer:
         if due_us is not None and due_us <= now_us and now_us >= self._full_until_us:
             self._answer(commands.Expire())
 
-    def _wait(self, request: Request, asked: commands.Take) -> Refused | None:
+    def _wait(self, request: Request, asked: commands.Take) -> Grants | Refused | None:
+        if not self._live.free_slots(asked):
+            return Grants()
         if len(self._waiting) >= self._settings.waiting_agents_max:
             return Exhausted(f"{len(self._waiting)} agents are waiting, the most that may")
         until_us = self._batch.moment.served_us + asked.wait_us
@@ -322,7 +335,8 @@ class Writer:
             self._waiting.discard(request)
             self._in_hand.append(request)
             self._batch.answered.append(request)
-            request.answer = self._answer(request.asked)
+            assert isinstance(request.asked, commands.Take)
+            request.answer = self._apply_decision(request.asked)
 
     def _time_out_waiting(self) -> None:
         over = self._waiting.due(self._batch.moment.served_us)
@@ -344,14 +358,9 @@ class Writer:
 def _ends_leases(asked: Command[Any] | Query[Any]) -> bool:
     """Whether it only prolongs or ends leases, for which the waiting tasks need not be known."""
     if isinstance(asked, commands.Several):
-        return all(map(_ends_leases, asked.commands))
+        # A take among them gets nothing yet, and does not wait.
+        rest = [one for one in asked.commands if not isinstance(one, commands.Take)]
+        return bool(rest) and all(map(_ends_leases, rest))
     return isinstance(
         asked, commands.Heartbeat | commands.Settle | commands.TakeBack | commands.Resume
     )
-
-
-def _begins_something(asked: Command[Any] | Query[Any]) -> bool:
-    """Whether it asks for more of what a full disk has no room for."""
-    if isinstance(asked, commands.Several):
-        return any(map(_begins_something, asked.commands))
-    return isinstance(asked, commands.Submit | commands.Take)

@@ -83,7 +83,8 @@ class Submit(Command[Placed]):
 class Several(Command[tuple[Any, ...]]):
     """Apply these in one commit, in this order. Answers one for each, a `Refused` where it was.
 
-    No rule of its own: each of them is decided as if it had come alone.
+    No rule of its own: each of them is decided as if it had come alone, but that a `Take` among
+    them never waits.
     """
 
     commands: tuple[Command[Any], ...]
@@ -93,7 +94,8 @@ class Several(Command[tuple[Any, ...]]):
 
 @value
 class Take(Command[Grants]):
-    """Lease up to `slots` tasks. Needs: the smallest of these lanes. Waits if there are none."""
+    """Lease up to `slots` tasks. Needs: the smallest of these lanes. Waits if there are none and
+    it has a free slot."""
 
     agent_id: str
     session: str
@@ -104,6 +106,8 @@ class Take(Command[Grants]):
     wait_us: int
     token: str
     """A random text, new for each command: with it lease ids cannot be guessed or used again."""
+    slots_in_all: bool = False
+    """Whether the leases that the agent's session holds already count among its `slots`."""
 
 
 @value

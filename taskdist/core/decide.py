@@ -224,11 +224,11 @@ def _resume(
     command: Resume, found: Found, moment: Moment, settings: DistributorSettings
 ) -> Decision:
     held, changes = [], []
+    claimed = set(command.lease_ids)
     for task in found.tasks:
         lease = task.lease
-        if lease is None or lease.agent_id != command.agent_id:
-            continue
-        if lease.lease_id in command.lease_ids:
+        assert lease is not None
+        if lease.lease_id in claimed:
             held.append(lease.lease_id)
         else:
             changes.append(_undo_lease(task, moment))

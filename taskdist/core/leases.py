@@ -4,11 +4,14 @@ A heartbeat costs O(1): it changes the lease and leaves its entry in the timetab
 entry that comes up too early is put back at the lease's true end. Every lease has one entry.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from typing import TypeVar
 
 from sortedcontainers import SortedList
 
 from taskdist.core.task import Task
+
+K = TypeVar("K", bound=Hashable)
 
 
 class LeaseTable:
@@ -18,7 +21,7 @@ class LeaseTable:
         self._by_lease: dict[str, Task] = {}
         self._by_task: dict[str, Task] = {}
         self._by_agent: dict[str, set[str]] = {}
-        self._by_session: dict[str, set[str]] = {}
+        self._by_session: dict[tuple[str, str], set[str]] = {}
         self._timetable: SortedList[tuple[int, str]] = SortedList()
         self._entries: dict[str, int] = {}
 
@@ -40,9 +43,14 @@ class LeaseTable:
         """The tasks whose leases this agent holds."""
         return [self._by_lease[lease_id] for lease_id in sorted(self._by_agent.get(agent_id, ()))]
 
-    def of_session(self, session: str) -> list[Task]:
-        """The tasks whose leases this session holds."""
-        return [self._by_lease[lease_id] for lease_id in sorted(self._by_session.get(session, ()))]
+    def of_session(self, agent_id: str, session: str) -> list[Task]:
+        """The tasks whose leases this session of an agent holds."""
+        held = self._by_session.get((agent_id, session), ())
+        return [self._by_lease[lease_id] for lease_id in sorted(held)]
+
+    def count_of_session(self, agent_id: str, session: str) -> int:
+        """How many leases it holds."""
+        return len(self._by_session.get((agent_id, session), ()))
 
     def put(self, task: Task) -> None:
         """Adds a leased task, or replaces it by a later version under the same lease."""
@@ -51,7 +59,8 @@ class LeaseTable:
         self._by_lease[lease.lease_id] = task
         self._by_task[task.id] = task
         self._by_agent.setdefault(lease.agent_id, set()).add(lease.lease_id)
-        self._by_session.setdefault(lease.session, set()).add(lease.lease_id)
+        session = (lease.agent_id, lease.session)
+        self._by_session.setdefault(session, set()).add(lease.lease_id)
         entry_us = self._entries.get(lease.lease_id)
         if entry_us is None or entry_us > lease.expires_us:
             self._schedule(lease.lease_id, lease.expires_us)
@@ -62,14 +71,8 @@ class LeaseTable:
         assert lease is not None
         del self._by_lease[lease.lease_id]
         del self._by_task[task.id]
-        for index, name in (
-            (self._by_agent, lease.agent_id),
-            (self._by_session, lease.session),
-        ):
-            held = index[name]
-            held.remove(lease.lease_id)
-            if not held:
-                del index[name]
+        _drop(self._by_agent, lease.agent_id, lease.lease_id)
+        _drop(self._by_session, (lease.agent_id, lease.session), lease.lease_id)
         self._timetable.remove((self._entries.pop(lease.lease_id), lease.lease_id))
 
     def due(self, now_us: int) -> list[Task]:
@@ -101,3 +104,10 @@ class LeaseTable:
             self._timetable.remove((entry_us, lease_id))
         self._entries[lease_id] = at_us
         self._timetable.add((at_us, lease_id))
+
+
+def _drop(index: dict[K, set[str]], key: K, lease_id: str) -> None:
+    held = index[key]
+    held.remove(lease_id)
+    if not held:
+        del index[key]

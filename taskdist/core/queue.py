@@ -74,6 +74,8 @@ class TaskQueue:
         lanes = [keys for _, keys in self._lanes(queues, kinds)]
         if count == 1:
             return [min(keys[0] for keys in lanes)] if lanes else []
+        if len(lanes) == 1:
+            return list(lanes[0].islice(0, count))
         return list(islice(merge(*lanes), count))
 
     def position(self, lane: Lane, key: bytes) -> int:

@@ -2,13 +2,15 @@
 
 No credits are counted: free = slots - leases that this session holds, by the distributor's own
 table, which this file follows through the backend's changes. Three tasks share a stream: one
-listens, one takes, one writes. What is taken is written before more is taken (P2), and what could
-not be written is taken back.
+listens, one takes, one writes. Outcomes bring a take along, so that the slots which they free are
+filled in the same commit. What is taken is written before more is taken (P2), and what could not be
+written is taken back.
 """
 
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -18,7 +20,7 @@ from taskdist.core.commands import Change, Grant
 from taskdist.core.errors import BadField, Exhausted, InvalidFields, Unavailable
 from taskdist.core.task import Outcome
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
-from taskdist.settings import LEASE_TOKEN_BYTES, WAIT_MAX_US
+from taskdist.settings import LEASE_TOKEN_BYTES, OUTCOMES_MAX, WAIT_MAX_US
 from taskdist.wire import convert_agents
 from taskdist.wire import messages as wire
 from taskdist.wire.convert_agents import Hello, Said
@@ -111,8 +113,12 @@ class _WorkStream:
         self._slots = hello.slots
         self._held = set(hello.lease_ids)
         """The leases of this session, by the changes that are durable."""
-        self._room = asyncio.Event()
-        """Set while there is a free slot."""
+        self._may_ask = asyncio.Event()
+        """Set while there is a free slot, nothing taken is unwritten, and no one else asks."""
+        self._riding = False
+        """A take is on its way together with outcomes."""
+        self._leaving = False
+        """No more is taken."""
         self._taking: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[commands.Grants] | None = None
         self._running: asyncio.Task[None] | None = None
@@ -123,7 +129,6 @@ class _WorkStream:
         # What is still to be written.
         self._news = asyncio.Event()
         self._grants: tuple[Grant, ...] = ()
-        self._written = asyncio.Event()
         self._verdicts: list[wire.WorkVerdict] = []
         self._revoked: list[str] = []
         self._draining = False
@@ -136,13 +141,13 @@ class _WorkStream:
     def lease_began(self, lease_id: str) -> None:
         """This session has a new lease."""
         self._held.add(lease_id)
-        self._look_for_room()
+        self._look_around()
 
     def lease_ended(self, lease_id: str, *, revoked: bool) -> None:
         """A lease of this session is over."""
         if lease_id in self._held:
             self._held.remove(lease_id)
-            self._look_for_room()
+            self._look_around()
             if revoked:
                 self._revoked.append(lease_id)
                 self._news.set()
@@ -167,7 +172,7 @@ class _WorkStream:
         self._running = asyncio.current_task()
         await self._resume()
         self._taking = asyncio.ensure_future(self._take())
-        if self._draining:
+        if self._leaving:
             self._taking.cancel()
         tasks = {
             self._taking,
@@ -193,7 +198,7 @@ class _WorkStream:
         for lease_id in claimed:
             if lease_id not in held:
                 self.lease_ended(lease_id, revoked=True)
-        self._look_for_room()
+        self._look_around()
 
     async def _listen(self, first: Said) -> None:
         said = first
@@ -215,58 +220,73 @@ class _WorkStream:
         if said.slots is not None:
             fewer = said.slots < self._slots
             self._slots = said.slots
-            self._look_for_room()
+            self._look_around()
             if fewer and self._asking is not None:
                 self._asking.cancel()  # It asks for too many now; `_take` asks again.
         if said.goodbye:
             self._take_no_more()
+        verdicts = [convert_agents.verdict(*refused) for refused in said.refused]
         if said.settles:
-            answers = await self._backend.apply(commands.Several(said.settles))
-            for settle, answer in zip(said.settles, answers, strict=True):
-                self._verdicts.append(convert_agents.verdict(settle.lease_id, answer))
-        for refused in said.refused:
-            self._verdicts.append(convert_agents.verdict(*refused))
-        if self._verdicts:
+            for settle, answer in zip(said.settles, await self._settle(said.settles), strict=True):
+                verdicts.append(convert_agents.verdict(settle.lease_id, answer))
+        if verdicts:
+            self._verdicts += verdicts
             self._told.clear()
-        self._news.set()
+            self._news.set()
+
+    async def _settle(self, settles: tuple[commands.Settle, ...]) -> tuple[Any, ...]:
+        """What became of these outcomes. The slots that they free are filled in the same commit."""
+        if self._asking is not None or self._grants or self._leaving:
+            return await self._backend.apply(commands.Several(settles))
+        self._riding = True
+        self._look_around()
+        try:
+            take = self._command(wait_us=0)
+            *answers, grants = await self._backend.apply(commands.Several((*settles, take)))
+        finally:
+            self._riding = False
+        if isinstance(grants, commands.Grants):
+            self._grants = grants.grants
+        self._look_around()
+        return tuple(answers)
 
     async def _take(self) -> None:
+        """Waits for tasks while there are free slots and the agent has nothing to say."""
         while True:
-            await self._room.wait()
-            self._asking = asyncio.ensure_future(self._backend.apply(self._command()))
+            await self._may_ask.wait()
+            if not self._may_ask.is_set():
+                continue  # It was, but outcomes that came in the same instant took the chance.
+            take = self._command(wait_us=WAIT_MAX_US)
+            self._asking = asyncio.ensure_future(self._backend.apply(take))
             try:
                 await asyncio.wait({self._asking})
+                if not self._asking.cancelled():
+                    self._grants = self._asking.result().grants
             except asyncio.CancelledError:
                 asking = self._asking
                 if not asking.cancel() and not asking.cancelled() and not asking.exception():
                     # Answered in this same turn: to be written, or taken back at the end.
                     self._grants = asking.result().grants
-                    self._news.set()
                 raise
-            if self._asking.cancelled():
-                continue
-            try:
-                grants = self._asking.result().grants
             except Exhausted:
                 await asyncio.sleep(FULL_PAUSE_S)
-                continue
             except Unavailable:
                 return
-            if grants:
-                self._grants = grants
-                self._written.clear()
+            finally:
+                self._asking = None
+                self._look_around()
                 self._news.set()
-                await self._written.wait()
 
-    def _command(self) -> commands.Take:
+    def _command(self, wait_us: int) -> commands.Take:
         return commands.Take(
             agent_id=self._hello.agent_id,
             session=self._hello.session,
             queues=self._hello.queues,
             kinds=self._hello.kinds,
-            slots=self._slots - len(self._held),
-            wait_us=WAIT_MAX_US,
+            slots=self._slots,
+            wait_us=wait_us,
             token=secrets.token_hex(LEASE_TOKEN_BYTES),
+            slots_in_all=True,
         )
 
     async def _write(self) -> None:
@@ -274,32 +294,36 @@ class _WorkStream:
         while not (self._heard_all and self._is_silent()):
             await self._news.wait()
             self._news.clear()
-            if self._is_silent():
-                continue
-            grants = self._grants
-            verdicts, self._verdicts = self._verdicts, []
-            revoked, self._revoked = self._revoked, []
-            drain, self._draining = self._draining, False
-            leases = convert_agents.leases(grants)
-            message = convert_agents.response(leases, verdicts, revoked, drain=drain)
-            await self._stream.send_message(message)
-            if not self._verdicts:
-                self._told.set()
-            if grants and not is_gone(self._stream):
-                self._grants = ()
-                self._written.set()
+            while not (self._is_silent() or is_gone(self._stream)):
+                await self._write_some()
+
+    async def _write_some(self) -> None:
+        grants = self._grants
+        verdicts, self._verdicts = self._verdicts[:OUTCOMES_MAX], self._verdicts[OUTCOMES_MAX:]
+        revoked, self._revoked = self._revoked[:OUTCOMES_MAX], self._revoked[OUTCOMES_MAX:]
+        drain, self._draining = self._draining, False
+        leases = convert_agents.leases(grants)
+        message = convert_agents.response(leases, verdicts, revoked, drain=drain)
+        await self._stream.send_message(message)
+        if not self._verdicts:
+            self._told.set()
+        if grants and not is_gone(self._stream):
+            self._grants = ()
+            self._look_around()
 
     # --- small things ---
 
     def _is_silent(self) -> bool:
         return not (self._grants or self._verdicts or self._revoked or self._draining)
 
-    def _look_for_room(self) -> None:
-        if len(self._held) < self._slots:
-            self._room.set()
+    def _look_around(self) -> None:
+        """Whether `_take` may ask."""
+        if len(self._held) < self._slots and not (self._grants or self._riding or self._leaving):
+            self._may_ask.set()
         else:
-            self._room.clear()
+            self._may_ask.clear()
 
     def _take_no_more(self) -> None:
+        self._leaving = True
         if self._taking is not None:
             self._taking.cancel()
