@@ -1,4 +1,4 @@
-"""The journal: the tables of the embedded backend in SQLite, and its rows as values of the core.
+"""The journal: the tables of the embedded backend in SQLite, which hold values of the core.
 
 It knows SQL and nothing of rules. One connection writes and checkpoints. A row is decoded when it
 is read, so a bad one never blocks a start.
@@ -10,37 +10,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
-from pydantic import ValidationError
 
+from taskdist.backends.rows import (
+    ATTEMPT_COLUMNS,
+    LEASE_COLUMNS,
+    SELECT_TASK,
+    TASK_COLUMNS,
+    BadRow,
+    attempt_row,
+    decode_attempt,
+    decode_lease,
+    decode_task,
+    id_blob,
+    lease_row,
+    task_row,
+    updated_columns,
+)
 from taskdist.backends.store_file import PAGE_BYTES, lock, open_writer, unlock
 from taskdist.core.commands import Change
-from taskdist.core.errors import Damaged
-from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
+from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.settings import ATTEMPTS_KEPT_MAX
-
-TASK_COLUMNS = (
-    "sequence",
-    "id",
-    "state",
-    "queue",
-    "kind",
-    "user_tier",
-    "est_processing_time_us",
-    "retry_count",
-    "enqueued_at_us",
-    "max_retries",
-    "lost_count",
-    "hasty_releases",
-    "attempt",
-    "submitted_at_us",
-    "finished_at_us",
-    "content_hash",
-)
-SELECT_TASK = f"SELECT {', '.join('task.' + column for column in TASK_COLUMNS)} "
-LEASE_COLUMNS = "lease_id, agent_id, session, started_at_us, started_us, term_us, run_timeout_us"
-ATTEMPT_COLUMNS = (
-    "attempt, lease_id, agent_id, session, started_at_us, ended_at_us, outcome, led_to, error"
-)
 
 _INSERT_TASK = f"INSERT INTO task VALUES ({', '.join('?' * len(TASK_COLUMNS))})"
 _UPDATE_TASK = (
@@ -61,59 +50,12 @@ _SELECT_WANTED = (
 )
 
 
-class BadRow(Damaged):
-    """A row cannot be decoded. It is set aside and reported; all else is served."""
-
-
 class Clocks(NamedTuple):
     """What the journal keeps besides tasks."""
 
     served_us: int
     newest_enqueued_us: int
     last_sequence: int
-
-
-def id_blob(task_id: str) -> bytes:
-    """The 16 bytes of a UUID."""
-    return bytes.fromhex(task_id.replace("-", ""))
-
-
-def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
-    """A task from the columns TASK_COLUMNS.
-
-    Raises:
-        BadRow: they are not those of a valid task.
-    """
-    try:
-        values = dict(zip(TASK_COLUMNS, row, strict=True))
-        digits = values["id"].hex()
-        values["id"] = "-".join(
-            (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-        )
-        return Task(lease=lease, **values)
-    except ValidationError as error:
-        faults = ", ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-        raise BadRow(f"task row {row[0]!r}: {faults}") from None
-    except (ValueError, AttributeError) as error:
-        raise BadRow(f"task row {row[0]!r}: {error}") from None
-
-
-def decode_lease(row: tuple[Any, ...], expires_us: int) -> Lease:
-    """A lease from the columns LEASE_COLUMNS."""
-    return Lease(*(*row, expires_us))
-
-
-def decode_attempt(row: tuple[Any, ...]) -> Attempt:
-    """An attempt from the columns ATTEMPT_COLUMNS.
-
-    Raises:
-        BadRow: they are not those of an attempt.
-    """
-    try:
-        *head, outcome, led_to, error = row
-        return Attempt(*(*head, Outcome(outcome), TaskState(led_to), error))
-    except ValueError as reason:
-        raise BadRow(f"attempt row {row[:2]!r}: {reason}") from None
 
 
 class Journal:
@@ -253,16 +195,20 @@ class Journal:
             self.flush()
         rows = 0
         if before is None:
-            rows += self._insert_task(after, change.data or b"")
-        elif (columns := _hot(after)) != _hot(before):
-            rows += self._write(_UPDATE_TASK, (*columns, after.sequence))
+            rows += self._write(_INSERT_TASK, task_row(after))
+            rows += self._write(_INSERT_DATA, (after.sequence, change.data or b""))
+        elif before.state is not after.state:  # All but a heartbeat, which the journal lets pass.
+            rows += self._write(_UPDATE_TASK, updated_columns(after))
         old, new = before and before.lease, after.lease
         if old and not new:
             rows += self._write(_DELETE_LEASE, (after.sequence,))
         elif new and not old:
-            rows += self._insert_lease(after.sequence, new)
+            rows += self._write(_INSERT_LEASE, lease_row(after.sequence, new))
         if change.attempt:
-            rows += self._insert_attempt(after.sequence, change.attempt)
+            rows += self._write(_INSERT_ATTEMPT, attempt_row(after.sequence, change.attempt))
+            dropped = change.attempt.attempt - ATTEMPTS_KEPT_MAX
+            if dropped > 0:
+                rows += self._write(_DELETE_ATTEMPTS, (after.sequence, dropped))
         if change.result:  # An empty one reads the same as none.
             rows += self._write(_INSERT_RESULT, (after.sequence, change.result))
         if rows:
@@ -339,63 +285,7 @@ class Journal:
         self._unwritten.clear()
         self._unwritten_tasks.clear()
 
-    def _insert_task(self, task: Task, data: bytes) -> int:
-        inside = task.__dict__  # once for all columns: this is the hottest line of a submit
-        row = [inside[column] for column in TASK_COLUMNS]
-        row[1] = id_blob(task.id)
-        rows = self._write(_INSERT_TASK, tuple(row))
-        return rows + self._write(_INSERT_DATA, (task.sequence, data))
-
-    def _insert_lease(self, sequence: int, lease: Lease) -> int:
-        return self._write(
-            _INSERT_LEASE,
-            (
-                sequence,
-                lease.lease_id,
-                lease.agent_id,
-                lease.session,
-                lease.started_at_us,
-                lease.started_us,
-                lease.term_us,
-                lease.run_timeout_us,
-            ),
-        )
-
-    def _insert_attempt(self, sequence: int, attempt: Attempt) -> int:
-        rows = self._write(
-            _INSERT_ATTEMPT,
-            (
-                sequence,
-                attempt.attempt,
-                attempt.lease_id,
-                attempt.agent_id,
-                attempt.session,
-                attempt.started_at_us,
-                attempt.ended_at_us,
-                attempt.outcome,
-                attempt.led_to,
-                attempt.error,
-            ),
-        )
-        dropped = attempt.attempt - ATTEMPTS_KEPT_MAX
-        if dropped > 0:
-            rows += self._write(_DELETE_ATTEMPTS, (sequence, dropped))
-        return rows
-
     def _unlock(self) -> None:
         if self._owner_lock is not None:
             unlock(self._owner_lock)
             self._owner_lock = None
-
-
-def _hot(task: Task) -> tuple[Any, ...]:
-    """The columns that change in a task's life."""
-    return (
-        task.state,
-        task.retry_count,
-        task.lost_count,
-        task.hasty_releases,
-        task.attempt,
-        task.finished_at_us,
-        task.enqueued_at_us,
-    )

@@ -9,7 +9,8 @@ from typing import Any
 
 import structlog
 
-from taskdist.backends.journal import BadRow, Journal
+from taskdist.backends.journal import Journal
+from taskdist.backends.rows import BadRow
 from taskdist.core import commands
 from taskdist.core.commands import Command, Found, Moment
 from taskdist.core.leases import LeaseTable

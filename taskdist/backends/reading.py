@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import apsw
 import structlog
 
-from taskdist.backends import journal
+from taskdist.backends import rows
 from taskdist.core.errors import TaskNotFound
 from taskdist.core.queries import GetTask, ListTasks, Query, TaskHistory, TaskPage
 from taskdist.core.task import Task
@@ -37,25 +37,24 @@ def run(query: Query[A], connection: apsw.Connection) -> A:
 
 def _get(query: GetTask, connection: apsw.Connection) -> TaskHistory:
     select = (
-        journal.SELECT_TASK
-        + f", {journal.LEASE_COLUMNS} FROM task LEFT JOIN lease USING (sequence)"
+        rows.SELECT_TASK + f", {rows.LEASE_COLUMNS} FROM task LEFT JOIN lease USING (sequence)"
         " WHERE id = ?"
     )
-    row = connection.execute(select, (journal.id_blob(query.task_id),)).fetchone()
+    row = connection.execute(select, (rows.id_blob(query.task_id),)).fetchone()
     if row is None:
         raise TaskNotFound(f"no task has the id {query.task_id}")
-    split = len(journal.TASK_COLUMNS)
-    lease = None if row[split] is None else journal.decode_lease(row[split:], 0)
-    task = journal.decode_task(row[:split], lease)
+    split = len(rows.TASK_COLUMNS)
+    lease = None if row[split] is None else rows.decode_lease(row[split:], 0)
+    task = rows.decode_task(row[:split], lease)
     attempts = connection.execute(
-        f"SELECT {journal.ATTEMPT_COLUMNS} FROM attempt WHERE sequence = ? ORDER BY attempt",
+        f"SELECT {rows.ATTEMPT_COLUMNS} FROM attempt WHERE sequence = ? ORDER BY attempt",
         (task.sequence,),
     )
     result = connection.execute("SELECT result FROM result WHERE sequence = ?", (task.sequence,))
     return TaskHistory(
         task,
         result.get or b"",
-        tuple(journal.decode_attempt(row) for row in attempts),
+        tuple(rows.decode_attempt(row) for row in attempts),
     )
 
 
@@ -67,12 +66,11 @@ def _list(query: ListTasks, connection: apsw.Connection) -> TaskPage:
     )
     before = query.before if query.before is not None else 1 << 62
     select = (
-        f"{journal.SELECT_TASK} FROM ({scanned}) AS task {conditions}"
-        " ORDER BY sequence DESC LIMIT ?"
+        f"{rows.SELECT_TASK} FROM ({scanned}) AS task {conditions} ORDER BY sequence DESC LIMIT ?"
     )
-    rows = connection.execute(select, (before, *values, query.page_size)).fetchall()
-    if len(rows) == query.page_size:
-        end = rows[-1][0]
+    page = connection.execute(select, (before, *values, query.page_size)).fetchall()
+    if len(page) == query.page_size:
+        end = page[-1][0]
     else:
         lowest = connection.execute(f"SELECT min(sequence) FROM ({scanned})", (before,))
         end = lowest.get
@@ -80,14 +78,14 @@ def _list(query: ListTasks, connection: apsw.Connection) -> TaskPage:
         end is not None
         and connection.execute("SELECT EXISTS (SELECT 1 FROM task WHERE sequence < ?)", (end,)).get
     )
-    return TaskPage(tuple(_decodable(rows)), cast("int", end) if more else None)
+    return TaskPage(tuple(_decodable(page)), cast("int", end) if more else None)
 
 
-def _decodable(rows: Iterable[tuple[Any, ...]]) -> Iterator[Task]:
-    for row in rows:
+def _decodable(page: Iterable[tuple[Any, ...]]) -> Iterator[Task]:
+    for row in page:
         try:
-            yield journal.decode_task(row)
-        except journal.BadRow as reason:
+            yield rows.decode_task(row)
+        except rows.BadRow as reason:
             log.error("row set aside", reason=str(reason))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import betterproto
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -31,7 +31,7 @@ from grpclib.exceptions import GRPCError
 
 from taskdist.settings import CONNECTION_WINDOW_BYTES, REQUEST_PARTS_MAX, STREAM_WINDOW_BYTES
 from taskdist.wire import messages
-from taskdist.wire.parts import Shape, too_many_parts
+from taskdist.wire.parts import Shape, shape_of, too_many_parts
 
 M = TypeVar("M")
 
@@ -61,12 +61,9 @@ def fields(message: M) -> M:
     A sub-message or timestamp that is not set reads as None, and so does the arm of a oneof that is
     not chosen; anything else that is not set reads as its default.
     """
-    values = _get(message, "__dict__")
-    if UNSET in values.values():
-        blank = _copier(type(message)).blank
-        values = {name: blank.get(name) if v is UNSET else v for name, v in values.items()}
+    cls = type(message)
     view = _View()
-    view.__dict__ = values
+    view.__dict__ = (_copiers.get(cls) or _copier(cls)).show(_get(message, "__dict__"))
     return view  # type: ignore[return-value] # it has the attributes that a reader wants
 
 
@@ -76,15 +73,18 @@ def make(cls: type[M], **values: Any) -> M:
     Raises:
         TypeError: it has no such field.
     """
-    copier = _copier(cls)
+    copier = _copiers.get(cls) or _copier(cls)
     inside = {**copier.unset, **values}
     if len(inside) != len(copier.unset):
         unknown = ", ".join(values.keys() - copier.unset.keys())
         raise TypeError(f"{cls.__name__} has no field {unknown}")
-    inside["_serialized_on_wire"] = bool(values)
+    if not values:
+        inside["_serialized_on_wire"] = False
     if copier.groups:
-        chosen = {copier.groups[name]: name for name in values if name in copier.groups}
-        inside["_group_current"] = dict.fromkeys(copier.groups.values()) | chosen
+        current = inside["_group_current"] = copier.no_arms.copy()
+        for name in values:
+            if name in copier.groups:
+                current[copier.groups[name]] = name
     message = object.__new__(cls)
     _set(message, "__dict__", inside)
     return message
@@ -170,12 +170,14 @@ class _Copier:
     """Makes a dataclass of google's message."""
     fill: Callable[[Any, Any], None]
     """Writes a dataclass into google's message, which is empty."""
+    show: Callable[[dict[str, Any]], dict[str, Any]]
+    """The fields in the inside of a dataclass, as they read."""
     unset: dict[str, Any]
-    """The inside of a dataclass of which nothing is set."""
-    blank: dict[str, Any]
-    """How fields that are not set read."""
+    """The inside of a dataclass of which nothing is set, but that it says to be set."""
     groups: dict[str, str]
     """Of each arm of a oneof, the oneof."""
+    no_arms: dict[str, str | None]
+    """Of each oneof, that none of its arms is chosen."""
     shape: Shape
 
 
@@ -211,6 +213,7 @@ def _make_copier(cls: type[Any]) -> _Copier:
         "UnknownFieldSet": UnknownFieldSet,
     }
     for field in descriptor.fields:
+        names[f"blank_{field.name}"] = _blank(field)
         if field.enum_type is not None:
             names[f"enum_{field.name}"] = getattr(messages, field.enum_type.name)
         elif _is_message(field):
@@ -218,18 +221,19 @@ def _make_copier(cls: type[Any]) -> _Copier:
             inner = _copier(getattr(messages, field.message_type.name))
             names[f"read_{field.name}"] = inner.read
             names[f"fill_{field.name}"] = inner.fill
-    exec("\n".join([*_reader(descriptor), *_filler(descriptor)]), names)
+    exec("\n".join([*_reader(descriptor), *_filler(descriptor), *_shower(descriptor)]), names)
     groups = {field.name: group.name for field, group in _arms(descriptor)}
     unset = {f.name: None if _is_optional(f) else UNSET for f in descriptor.fields}
-    inside = {"_serialized_on_wire": False, "_unknown_fields": b"", "_group_current": {}}
+    inside = {"_serialized_on_wire": True, "_unknown_fields": b"", "_group_current": {}}
     return _Copier(
         google=google,
         read=names["read"],
         fill=names["fill"],
+        show=names["show"],
         unset=unset | inside,
-        blank={f.name: _blank(f) for f in descriptor.fields},
         groups=groups,
-        shape=dict(_shape(descriptor)),
+        no_arms=dict.fromkeys(groups.values()),
+        shape=shape_of(descriptor),
     )
 
 
@@ -308,6 +312,16 @@ def _filler(descriptor: Descriptor) -> Iterator[str]:
     yield "        p.MergeFromString(d['_unknown_fields'])"
 
 
+def _shower(descriptor: Descriptor) -> Iterator[str]:
+    """The lines of `show`."""
+    yield "def show(d):"
+    yield "    return {"
+    for field in descriptor.fields:
+        name = field.name
+        yield f"        {name!r}: v if (v := d[{name!r}]) is not UNSET else blank_{name},"
+    yield "    }"
+
+
 def _write(field: FieldDescriptor) -> str:
     name = field.name
     if _is_timestamp(field):
@@ -344,14 +358,6 @@ def _blank(field: FieldDescriptor) -> Any:
     if field.enum_type is not None:
         return getattr(messages, field.enum_type.name).try_value(0)
     return field.default_value
-
-
-def _shape(descriptor: Descriptor) -> Iterator[tuple[int, Shape | Literal[True]]]:
-    for field in descriptor.fields:
-        if field.message_type is not None:
-            yield field.number, dict(_shape(field.message_type))
-        elif field.is_packed:
-            yield field.number, True
 
 
 def _datetime_of(timestamp: Any) -> datetime:

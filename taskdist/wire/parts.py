@@ -7,11 +7,24 @@ The format is "Encoding" of the Protocol Buffers documentation.
 
 from typing import Literal, Union
 
+from google.protobuf.descriptor import Descriptor
+
 Shape = dict[int, Union["Shape", Literal[True]]]
 """What the length-delimited fields of a message type hold, by number. A Shape: messages. True:
 packed numbers, each byte of which may be a part. Anything else is one part, whatever it holds."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+def shape_of(descriptor: Descriptor) -> Shape:
+    """The shape of a message type."""
+    shape: Shape = {}
+    for field in descriptor.fields:
+        if field.message_type is not None:
+            shape[field.number] = shape_of(field.message_type)
+        elif field.is_packed:
+            shape[field.number] = True
+    return shape
 
 
 def too_many_parts(data: bytes, shape: Shape, limit: int) -> bool:
