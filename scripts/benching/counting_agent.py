@@ -10,7 +10,7 @@ import json
 import sys
 import time
 
-from taskdist import logs
+from taskdist import interpreter, logs
 from taskdist.agent.runtime import Agent
 from taskdist.client import Client
 from taskdist.reports import Work
@@ -19,6 +19,7 @@ from taskdist.signals import Signals
 
 
 async def main(server: str, slots: int, count: int) -> None:
+    interpreter.tune()
     settings = AgentSettings(server=server, slots=slots)
     began: list[float] = []
     ids: set[str] = set()

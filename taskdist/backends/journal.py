@@ -31,7 +31,9 @@ from taskdist.core.commands import Change
 from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.settings import ATTEMPTS_KEPT_MAX
 
-_INSERT_TASK = f"INSERT INTO task VALUES ({', '.join('?' * len(TASK_COLUMNS))})"
+_INSERT_TASK = (
+    f"INSERT INTO task ({', '.join(TASK_COLUMNS)}) VALUES ({', '.join('?' * len(TASK_COLUMNS))})"
+)
 _UPDATE_TASK = (
     "UPDATE task SET state = ?, retry_count = ?, lost_count = ?, hasty_releases = ?,"
     " attempt = ?, finished_at_us = ?, enqueued_at_us = ? WHERE sequence = ?"

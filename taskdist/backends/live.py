@@ -93,22 +93,34 @@ class Live:
 
     def move(self, before: Task | None, after: Task | None) -> None:
         """Brings queue and leases from one version of a task to another."""
-        if before and self._is_queued(before):
-            self.queue.remove(_lane(before), self._key(before))
-        if after and self._is_queued(after):
-            self.queue.add(_lane(after), self._key(after))
-            self.became_ready[_lane(after)] = None
-        if before is None and after:
+        if before is None:
+            assert after is not None
             self.last_sequence = after.sequence
-        if before and before.lease and not (after and after.lease):
+        elif before.lease is None:
+            self._take_out(before)
+        elif after is None or after.lease is None:
             self.leases.remove(before)
-        if after and after.lease:
-            self.leases.put(after)
+        if after is not None:
+            if after.lease is None:
+                self._put_in(after)
+            else:
+                self.leases.put(after)
+
+    def _put_in(self, task: Task) -> None:
+        if self._is_queued(task):
+            lane = _lane(task)
+            self.queue.add(lane, self._key(task))
+            self.became_ready[lane] = None
+
+    def _take_out(self, task: Task) -> None:
+        if self._is_queued(task):
+            self.queue.remove(_lane(task), self._key(task))
 
     def _is_queued(self, task: Task) -> bool:
         """Whether a task is to be in the queue: ready, loaded by now, and not set aside."""
-        loaded = not self.is_loading or task.sequence <= self._loaded_to
-        return task.state is TaskState.READY and loaded and task.sequence not in self._aside
+        if task.state is not TaskState.READY or task.sequence in self._aside:
+            return False
+        return task.sequence <= self._loaded_to or not self.is_loading
 
     def lanes_to_serve(self) -> list[Lane]:
         """The lanes of `became_ready` that still have a task."""

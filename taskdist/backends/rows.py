@@ -1,5 +1,6 @@
 """The rows of a journal as values of the core, and back. A row is decoded when it is read."""
 
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -7,21 +8,24 @@ from pydantic import ValidationError
 from taskdist.core.errors import Damaged
 from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
 
-TASK_COLUMNS = (
-    "sequence",
-    "id",
+_SHARED_COLUMNS = (
     "state",
     "queue",
     "kind",
     "user_tier",
     "est_processing_time_us",
-    "retry_count",
-    "enqueued_at_us",
     "max_retries",
+    "retry_count",
     "lost_count",
     "hasty_releases",
     "attempt",
+)
+TASK_COLUMNS = (
+    "sequence",
+    "id",
+    *_SHARED_COLUMNS,
     "submitted_at_us",
+    "enqueued_at_us",
     "finished_at_us",
     "content_hash",
 )
@@ -30,6 +34,11 @@ LEASE_COLUMNS = "lease_id, agent_id, session, started_at_us, started_us, term_us
 ATTEMPT_COLUMNS = (
     "attempt, lease_id, agent_id, session, started_at_us, ended_at_us, outcome, led_to, error"
 )
+
+SHARED_KEPT_MAX = 4_096
+"""Different rows of _SHARED_COLUMNS that are remembered: some 4 MiB."""
+
+NO_ID = "00000000-0000-0000-0000-000000000000"
 
 
 class BadRow(Damaged):
@@ -41,23 +50,48 @@ def id_blob(task_id: str) -> bytes:
     return bytes.fromhex(task_id.replace("-", ""))
 
 
+def id_text(blob: bytes) -> str:
+    """The UUID of these 16 bytes.
+
+    Raises:
+        ValueError: they are not 16.
+    """
+    d = blob.hex()
+    if len(d) != 32:
+        raise ValueError(f"an id of {len(blob)} bytes")
+    return f"{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:]}"
+
+
 def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
     """A task from the columns TASK_COLUMNS.
 
     Raises:
         BadRow: they are not those of a valid task.
     """
+    sequence, id_, *shared, submitted_at_us, enqueued_at_us, finished_at_us, content_hash = row
     try:
-        values = dict(zip(TASK_COLUMNS, row, strict=True))
-        d = values["id"].hex()
-        values["id"] = f"{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:]}"
-        values["lease"] = lease
-        return Task.model_validate(values)
+        if min(sequence, submitted_at_us, enqueued_at_us, finished_at_us or 0) < 0:
+            raise ValueError("a negative number")
+        return _like(*shared).evolve(
+            sequence=sequence,
+            id=id_text(id_),
+            submitted_at_us=submitted_at_us,
+            enqueued_at_us=enqueued_at_us,
+            finished_at_us=finished_at_us,
+            content_hash=content_hash,
+            lease=lease,
+        )
     except ValidationError as error:
         faults = ", ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-        raise BadRow(f"task row {row[0]!r}: {faults}") from None
-    except (ValueError, AttributeError) as error:
-        raise BadRow(f"task row {row[0]!r}: {error}") from None
+        raise BadRow(f"task row {sequence!r}: {faults}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadRow(f"task row {sequence!r}: {error}") from None
+
+
+@lru_cache(SHARED_KEPT_MAX)
+def _like(*shared: Any) -> Task:
+    """A task with these values. Most tasks share them with others: they are validated once."""
+    return Task(id=NO_ID, **dict(zip(_SHARED_COLUMNS, shared, strict=True)))
 
 
 def decode_lease(row: tuple[Any, ...], expires_us: int) -> Lease:

@@ -64,7 +64,7 @@ def agent(
     import asyncio
     import signal
 
-    from taskdist import logs
+    from taskdist import interpreter, logs
     from taskdist.agent.handlers import built_in
     from taskdist.agent.runtime import Agent
     from taskdist.client import Client
@@ -89,6 +89,7 @@ def agent(
     logs.configure(settings.log_level)
 
     async def work() -> signal.Signals | None:
+        interpreter.tune()
         signals = Signals()
         runner = Agent(agent_id, settings, built_in(settings), lambda: Client(settings.server))
         finished = await runner.run(signals)

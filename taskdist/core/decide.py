@@ -253,8 +253,10 @@ def _undo_lease(task: Task, moment: Moment) -> Change:
 
 
 def _end_lease(task: Task, state: TaskState, moment: Moment, **changes: object) -> Task:
-    finished_at_us = moment.wall_us if state.is_final else None
-    return task.evolve(state=state, lease=None, finished_at_us=finished_at_us, **changes)
+    changes["state"] = state
+    changes["lease"] = None
+    changes["finished_at_us"] = moment.wall_us if state.is_final else None
+    return task.evolve(**changes)
 
 
 def _ended(task: Task, after: Task, outcome: Outcome, moment: Moment, error: str = "") -> Attempt:

@@ -4,6 +4,7 @@ A heartbeat costs O(1): it changes the lease and leaves its entry in the timetab
 entry that comes up too early is put back at the lease's true end. Every lease has one entry.
 """
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from typing import TypeVar
 
@@ -20,8 +21,8 @@ class LeaseTable:
     def __init__(self) -> None:
         self._by_lease: dict[str, Task] = {}
         self._by_task: dict[str, Task] = {}
-        self._by_agent: dict[str, set[str]] = {}
-        self._by_session: dict[tuple[str, str], set[str]] = {}
+        self._by_agent: defaultdict[str, set[str]] = defaultdict(set)
+        self._by_session: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._timetable: SortedList[tuple[int, str]] = SortedList()
         self._entries: dict[str, int] = {}
 
@@ -58,10 +59,10 @@ class LeaseTable:
         assert lease is not None
         self._by_lease[lease.lease_id] = task
         self._by_task[task.id] = task
-        self._by_agent.setdefault(lease.agent_id, set()).add(lease.lease_id)
-        session = (lease.agent_id, lease.session)
-        self._by_session.setdefault(session, set()).add(lease.lease_id)
         entry_us = self._entries.get(lease.lease_id)
+        if entry_us is None:
+            self._by_agent[lease.agent_id].add(lease.lease_id)
+            self._by_session[lease.agent_id, lease.session].add(lease.lease_id)
         if entry_us is None or entry_us > lease.expires_us:
             self._schedule(lease.lease_id, lease.expires_us)
 

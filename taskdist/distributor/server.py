@@ -5,7 +5,6 @@ import ipaddress
 import os
 import resource
 import socket
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from grpclib.health.check import ServiceStatus
 from grpclib.health.service import OVERALL, Health
 from grpclib.reflection.service import ServerReflection
 
+from taskdist import interpreter
 from taskdist.backends.embedded import EmbeddedBackend
 from taskdist.backends.protocol import Backend
 from taskdist.core import commands
@@ -27,9 +27,6 @@ from taskdist.signals import Signals
 from taskdist.wire.codec import descriptor_pool
 
 log = structlog.get_logger()
-
-THREAD_SWITCH_S = 0.0005
-"""How long the event loop may keep the interpreter from the writer: a fast disk's sync."""
 
 
 class Distributor:
@@ -146,9 +143,7 @@ async def serve(settings: DistributorSettings) -> None:
         SettingsError, StoreUnusable: it cannot start.
         StoreFailed: the store failed.
     """
-    # The writer gives the interpreter up at each sync and wants it back soon: with Python's 5 ms a
-    # commit would wait for the event loop longer than for the disk.
-    sys.setswitchinterval(THREAD_SWITCH_S)
+    interpreter.tune()
     # Each agent has two connections, and the usual 1,024 files are soon gone.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
