@@ -53,6 +53,12 @@ class _Run:
     lost: str = ""
     """Why the lease is over, if it is."""
     handed_back: bool = False
+    timed_out: bool = False
+
+    def time_out(self) -> None:
+        """It took too long."""
+        self.timed_out = True
+        self.stop()
 
     def stop(self) -> None:
         """Stops the handler. An outcome that is on its way is the distributor's to judge."""
@@ -210,20 +216,22 @@ class Agent:
             retry_count=work.retry_count,
         )
         result, error = b"", ""
-        limit = asyncio.timeout(work.run_timeout_s)
+        # A timer of our own costs a quarter of asyncio.timeout, for each task.
+        limit = self._loop.call_later(work.run_timeout_s, run.time_out)
         try:
-            async with limit:
-                result = await self._handlers[work.kind](work)
+            result = await self._handlers[work.kind](work)
         except asyncio.CancelledError:
             if run.task.cancelling():
-                if not (run.lost or run.handed_back):
+                if not (run.lost or run.handed_back or run.timed_out):
                     raise  # The agent itself is ended.
                 run.task.uncancel()
-            error = "the handler cancelled itself"
+            error = traceback.format_exc() if run.timed_out else "the handler cancelled itself"
         except Exception:
             error = traceback.format_exc()
-            if limit.expired():
-                error += f"TimeoutError: not done within {work.run_timeout_s} s\n"
+        finally:
+            limit.cancel()
+        if error and run.timed_out:
+            error += f"TimeoutError: not done within {work.run_timeout_s} s\n"
         run.is_handling = False
         if run.lost:
             log.warning("lease lost", **self._names(work), reason=run.lost)
