@@ -1,20 +1,19 @@
 """The rows of a journal as values of the core, and back. A row is decoded when it is read."""
 
-from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
 
 from taskdist.core.errors import Damaged
-from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
+from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState, task_like
 
-_SHARED_COLUMNS = (
-    "state",
-    "queue",
-    "kind",
+_SHARED_COLUMNS = (  # in the order of `task_like`
     "user_tier",
     "est_processing_time_us",
+    "kind",
+    "queue",
     "max_retries",
+    "state",
     "retry_count",
     "lost_count",
     "hasty_releases",
@@ -34,11 +33,6 @@ LEASE_COLUMNS = "lease_id, agent_id, session, started_at_us, started_us, term_us
 ATTEMPT_COLUMNS = (
     "attempt, lease_id, agent_id, session, started_at_us, ended_at_us, outcome, led_to, error"
 )
-
-SHARED_KEPT_MAX = 4_096
-"""Different rows of _SHARED_COLUMNS that are remembered: some 4 MiB."""
-
-NO_ID = "00000000-0000-0000-0000-000000000000"
 
 
 class BadRow(Damaged):
@@ -72,7 +66,7 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
     try:
         if min(sequence, submitted_at_us, enqueued_at_us, finished_at_us or 0) < 0:
             raise ValueError("a negative number")
-        return _like(*shared).evolve(
+        return task_like(*shared).evolve(
             sequence=sequence,
             id=id_text(id_),
             submitted_at_us=submitted_at_us,
@@ -86,12 +80,6 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
         raise BadRow(f"task row {sequence!r}: {faults}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise BadRow(f"task row {sequence!r}: {error}") from None
-
-
-@lru_cache(SHARED_KEPT_MAX)
-def _like(*shared: Any) -> Task:
-    """A task with these values. Most tasks share them with others: they are validated once."""
-    return Task(id=NO_ID, **dict(zip(_SHARED_COLUMNS, shared, strict=True)))
 
 
 def decode_lease(row: tuple[Any, ...], expires_us: int) -> Lease:

@@ -8,6 +8,7 @@ import hashlib
 import struct
 from dataclasses import replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -98,6 +99,9 @@ class Attempt:
     """Of a failure."""
 
 
+TASKS_LIKE_KEPT_MAX = 4_096
+"""Different tasks that `task_like` remembers: some 4 MiB."""
+
 _set = object.__setattr__
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -151,6 +155,42 @@ class Task(BaseModel):
         _set(copy, "__pydantic_extra__", None)
         _set(copy, "__pydantic_private__", None)
         return copy
+
+
+@lru_cache(TASKS_LIKE_KEPT_MAX)
+def task_like(
+    user_tier: str,
+    est_processing_time_us: int,
+    kind: str,
+    queue: str,
+    max_retries: int,
+    state: TaskState = TaskState.READY,
+    retry_count: int = 0,
+    lost_count: int = 0,
+    hasty_releases: int = 0,
+    attempt: int = 0,
+) -> Task:
+    """A task with these values and nothing of its own, to `evolve` from.
+
+    Most tasks share them with others, so most are validated once. A pydantic validation takes
+    longer than all else that is decided about a task.
+
+    Raises:
+        ValidationError: they are not those of a valid task.
+    """
+    return Task(
+        id="00000000-0000-0000-0000-000000000000",
+        user_tier=user_tier,
+        est_processing_time_us=est_processing_time_us,
+        kind=kind,
+        queue=queue,
+        max_retries=max_retries,
+        state=state,
+        retry_count=retry_count,
+        lost_count=lost_count,
+        hasty_releases=hasty_releases,
+        attempt=attempt,
+    )
 
 
 def content_hash(task: Task, data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from taskdist.core import commands
 from taskdist.core.commands import Placed
 from taskdist.core.errors import InvalidFields, Refused
 from taskdist.core.queries import GetTask, ListTasks, TaskHistory, TaskPage
-from taskdist.core.task import Attempt, Task, TaskState
+from taskdist.core.task import Attempt, Task, TaskState, task_like
 from taskdist.settings import (
     DATA_BYTES_MAX,
     EST_PROCESSING_TIME_MAX_US,
@@ -98,19 +98,17 @@ def _submit(
     m = fields(message)
     if m.user_tier not in tiers:
         faults.add("user_tier", m.user_tier, ", ".join(tiers))
-    wish = {
-        "id": faults.task_id(m.task_id) if m.task_id else new_id,
-        "user_tier": m.user_tier,
-        "est_processing_time_us": faults.seconds(
-            "est_processing_time", m.est_processing_time, EST_PROCESSING_TIME_MAX_US
-        ),
-        "kind": m.kind or "simulate",
-        "queue": m.queue or "default",
-        "max_retries": MAX_RETRIES_DEFAULT if m.max_retries is None else m.max_retries,
-    }
+    task_id = faults.task_id(m.task_id) if m.task_id else new_id
+    est_us = faults.seconds(
+        "est_processing_time", m.est_processing_time, EST_PROCESSING_TIME_MAX_US
+    )
+    max_retries = MAX_RETRIES_DEFAULT if m.max_retries is None else m.max_retries
     data = faults.size("data", m.data, DATA_BYTES_MAX)
     try:
-        task = Task.model_validate(wish)
+        alike = task_like(
+            m.user_tier, est_us, m.kind or "simulate", m.queue or "default", max_retries
+        )
+        task = alike.evolve(id=task_id)
     except ValidationError as error:
         for fault in error.errors():
             field = str(fault["loc"][0])
