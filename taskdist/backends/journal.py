@@ -6,6 +6,7 @@ is read, so a bad one never blocks a start.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from taskdist.backends.rows import (
     LEASE_COLUMNS,
     SELECT_TASK,
     TASK_COLUMNS,
+    UPDATED_COLUMNS,
     BadRow,
     attempt_row,
     decode_attempt,
@@ -24,27 +26,25 @@ from taskdist.backends.rows import (
     id_blob,
     lease_row,
     task_row,
-    updated_columns,
+    updated_row,
 )
 from taskdist.backends.store_file import PAGE_BYTES, lock, open_writer, unlock
+from taskdist.backends.unwritten import Statement, Unwritten, delete, insert, update
 from taskdist.core.commands import Change
 from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.settings import ATTEMPTS_KEPT_MAX
 
-_INSERT_TASK = (
-    f"INSERT INTO task ({', '.join(TASK_COLUMNS)}) VALUES ({', '.join('?' * len(TASK_COLUMNS))})"
-)
-_UPDATE_TASK = (
-    "UPDATE task SET state = ?, retry_count = ?, lost_count = ?, hasty_releases = ?,"
-    " attempt = ?, finished_at_us = ?, enqueued_at_us = ? WHERE sequence = ?"
-)
-_INSERT_DATA = "INSERT INTO data VALUES (?, ?)"
-_INSERT_RESULT = "INSERT INTO result VALUES (?, ?)"
+_INSERT_TASK = insert("task", TASK_COLUMNS)
+_UPDATE_TASK = update("task", UPDATED_COLUMNS, key="sequence")
+_INSERT_DATA = insert("data", ("sequence", "data"))
+_INSERT_RESULT = insert("result", ("sequence", "result"))
 # Or replace: one that was set aside must not be in the way of this one.
-_INSERT_LEASE = "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_DELETE_LEASE = "DELETE FROM lease WHERE sequence = ?"
-_INSERT_ATTEMPT = "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_DELETE_ATTEMPTS = "DELETE FROM attempt WHERE sequence = ? AND attempt <= ?"
+_INSERT_LEASE = insert("lease", ("sequence", *LEASE_COLUMNS), "INSERT OR REPLACE")
+_DELETE_LEASE = delete("lease", "sequence")
+_INSERT_ATTEMPT = insert("attempt", ("sequence", *ATTEMPT_COLUMNS))
+_DELETE_ATTEMPT = Statement(
+    "DELETE FROM attempt WHERE (sequence, attempt) IN (VALUES ", "(?, ?)", ")"
+)
 
 _SELECT_WANTED = (
     SELECT_TASK + ", data FROM (SELECT ? AS wanted)"
@@ -58,6 +58,12 @@ class Clocks(NamedTuple):
     served_us: int
     newest_enqueued_us: int
     last_sequence: int
+
+
+class _Savepoint(Enum):
+    NONE = auto()
+    WANTED = auto()
+    MADE = auto()
 
 
 class Journal:
@@ -79,8 +85,8 @@ class Journal:
             self._unlock()
             raise
         self._log_pages = 0
-        self._unwritten: dict[str, list[tuple[Any, ...]]] = {}
-        """Rows that were saved, by the statement that writes them."""
+        self._savepoint = _Savepoint.NONE
+        self._unwritten = Unwritten()
         self._unwritten_tasks: set[int] = set()
         """The sequences of the tasks that they belong to."""
         if path:
@@ -140,7 +146,7 @@ class Journal:
     def attempt(self, sequence: int, lease_id: str, agent_id: str) -> Attempt | None:
         """The attempt under this lease; without a lease_id the last one of this agent."""
         self.flush()
-        query = f"SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE sequence = ? "
+        query = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempt WHERE sequence = ? "
         if lease_id:
             query, wanted = query + "AND lease_id = ?", lease_id
         else:
@@ -160,7 +166,7 @@ class Journal:
 
     def leased(self, served_us: int) -> Iterator[Task | BadRow]:
         """The leased tasks, each under its lease with a full term from now."""
-        query = SELECT_TASK + f", {LEASE_COLUMNS} FROM lease JOIN task USING (sequence)"
+        query = SELECT_TASK + f", {', '.join(LEASE_COLUMNS)} FROM lease JOIN task USING (sequence)"
         split = len(TASK_COLUMNS)
         for row in self.connection.execute(query):
             try:
@@ -186,8 +192,8 @@ class Journal:
     def save(self, change: Change) -> int:
         """Takes a change into the open transaction; begins one if there is none and it has rows.
 
-        They are written by `flush`, a statement at a time for all rows that wait for it, which
-        halves their cost. A task has one change among them, so their order does not matter.
+        They are written by `flush`. A task has one change among them, so that their order does not
+        matter.
 
         Returns:
             How many rows it has.
@@ -200,7 +206,7 @@ class Journal:
             rows += self._write(_INSERT_TASK, task_row(after))
             rows += self._write(_INSERT_DATA, (after.sequence, change.data or b""))
         elif before.state is not after.state:  # All but a heartbeat, which the journal lets pass.
-            rows += self._write(_UPDATE_TASK, updated_columns(after))
+            rows += self._write(_UPDATE_TASK, updated_row(after))
         old, new = before and before.lease, after.lease
         if old and not new:
             rows += self._write(_DELETE_LEASE, (after.sequence,))
@@ -210,7 +216,7 @@ class Journal:
             rows += self._write(_INSERT_ATTEMPT, attempt_row(after.sequence, change.attempt))
             dropped = change.attempt.attempt - ATTEMPTS_KEPT_MAX
             if dropped > 0:
-                rows += self._write(_DELETE_ATTEMPTS, (after.sequence, dropped))
+                rows += self._write(_DELETE_ATTEMPT, (after.sequence, dropped))
         if change.result:  # An empty one reads the same as none.
             rows += self._write(_INSERT_RESULT, (after.sequence, change.result))
         if rows:
@@ -219,9 +225,11 @@ class Journal:
 
     def flush(self) -> None:
         """Writes what was saved into the tables, for all that reads them before the commit."""
-        for statement, rows in self._unwritten.items():
-            self.connection.executemany(statement, rows)
-        self._forget_unwritten()
+        if self._unwritten and self._savepoint is _Savepoint.WANTED:
+            self.connection.execute("SAVEPOINT several")
+            self._savepoint = _Savepoint.MADE
+        self._unwritten.write(self.connection)
+        self._unwritten_tasks.clear()
 
     def commit(self, clocks: Clocks) -> None:
         """Makes what was saved durable, with the clocks. Nothing to do if nothing was saved."""
@@ -240,24 +248,31 @@ class Journal:
     def rollback(self) -> None:
         """Undoes what was saved since the last commit."""
         self._forget_unwritten()
+        self._savepoint = _Savepoint.NONE
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
     def savepoint(self) -> None:
-        """Remembers this point of the open transaction; begins one if there is none."""
+        """Remembers this point of the open transaction; begins one if there is none.
+
+        Made when rows are written before it is forgotten, which they mostly are not.
+        """
         self.flush()
         self._begin()
-        self.connection.execute("SAVEPOINT several")
+        self._savepoint = _Savepoint.WANTED
 
     def rollback_to_savepoint(self) -> None:
         """Undoes what was saved since the savepoint, and forgets it."""
         self._forget_unwritten()
-        self.connection.execute("ROLLBACK TO several")
+        if self._savepoint is _Savepoint.MADE:
+            self.connection.execute("ROLLBACK TO several")
         self.release_savepoint()
 
     def release_savepoint(self) -> None:
         """Forgets the savepoint; what was saved since stays."""
-        self.connection.execute("RELEASE several")
+        if self._savepoint is _Savepoint.MADE:
+            self.connection.execute("RELEASE several")
+        self._savepoint = _Savepoint.NONE
 
     def checkpoint(self, *, truncate: bool = False) -> None:
         """Copies the log into the database as far as readers allow; may cut it to nothing."""
@@ -278,13 +293,13 @@ class Journal:
         if not self.connection.in_transaction:
             self.connection.execute("BEGIN IMMEDIATE")
 
-    def _write(self, statement: str, row: tuple[Any, ...]) -> int:
+    def _write(self, statement: Statement, row: tuple[Any, ...]) -> int:
         self._begin()
-        self._unwritten.setdefault(statement, []).append(row)
+        self._unwritten.add(statement, row)
         return 1
 
     def _forget_unwritten(self) -> None:
-        self._unwritten.clear()
+        self._unwritten.forget()
         self._unwritten_tasks.clear()
 
     def _unlock(self) -> None:

@@ -37,7 +37,8 @@ def run(query: Query[A], connection: apsw.Connection) -> A:
 
 def _get(query: GetTask, connection: apsw.Connection) -> TaskHistory:
     select = (
-        rows.SELECT_TASK + f", {rows.LEASE_COLUMNS} FROM task LEFT JOIN lease USING (sequence)"
+        rows.SELECT_TASK
+        + f", {', '.join(rows.LEASE_COLUMNS)} FROM task LEFT JOIN lease USING (sequence)"
         " WHERE id = ?"
     )
     row = connection.execute(select, (rows.id_blob(query.task_id),)).fetchone()
@@ -47,7 +48,8 @@ def _get(query: GetTask, connection: apsw.Connection) -> TaskHistory:
     lease = None if row[split] is None else rows.decode_lease(row[split:], 0)
     task = rows.decode_task(row[:split], lease)
     attempts = connection.execute(
-        f"SELECT {rows.ATTEMPT_COLUMNS} FROM attempt WHERE sequence = ? ORDER BY attempt",
+        f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempt"
+        " WHERE sequence = ? ORDER BY attempt",
         (task.sequence,),
     )
     result = connection.execute("SELECT result FROM result WHERE sequence = ?", (task.sequence,))

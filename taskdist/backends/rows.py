@@ -29,9 +29,35 @@ TASK_COLUMNS = (
     "content_hash",
 )
 SELECT_TASK = f"SELECT {', '.join('task.' + column for column in TASK_COLUMNS)} "
-LEASE_COLUMNS = "lease_id, agent_id, session, started_at_us, started_us, term_us, run_timeout_us"
+UPDATED_COLUMNS = (
+    "state",
+    "retry_count",
+    "lost_count",
+    "hasty_releases",
+    "attempt",
+    "finished_at_us",
+    "enqueued_at_us",
+)
+"""Those that change in a task's life."""
+LEASE_COLUMNS = (
+    "lease_id",
+    "agent_id",
+    "session",
+    "started_at_us",
+    "started_us",
+    "term_us",
+    "run_timeout_us",
+)
 ATTEMPT_COLUMNS = (
-    "attempt, lease_id, agent_id, session, started_at_us, ended_at_us, outcome, led_to, error"
+    "attempt",
+    "lease_id",
+    "agent_id",
+    "session",
+    "started_at_us",
+    "ended_at_us",
+    "outcome",
+    "led_to",
+    "error",
 )
 
 
@@ -108,8 +134,8 @@ def task_row(task: Task) -> tuple[Any, ...]:
     return tuple(row)
 
 
-def updated_columns(task: Task) -> tuple[Any, ...]:
-    """The columns that change in a task's life, and which task it is."""
+def updated_row(task: Task) -> tuple[Any, ...]:
+    """A task as the columns UPDATED_COLUMNS, and which one it is."""
     return (
         task.state,
         task.retry_count,
