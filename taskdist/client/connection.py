@@ -6,6 +6,7 @@ from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.protocol import H2Protocol
 
 from taskdist.core.errors import Refused, Unavailable, Unsupported
 from taskdist.settings import (
@@ -13,6 +14,7 @@ from taskdist.settings import (
     check_address,
 )
 from taskdist.wire.codec import Codec, windows
+from taskdist.wire.gathering import GatheringProtocol
 from taskdist.wire.statuses import from_status
 
 _NO_SUCH_METHOD = "Missing content-type header"
@@ -64,6 +66,14 @@ class Errors:
             task.uncancel()
 
 
+class GatheringChannel(Channel):
+    """grpclib's channel, with one write for all that a turn of the loop has to say."""
+
+    def _protocol_factory(self) -> H2Protocol:
+        plain = super()._protocol_factory()
+        return GatheringProtocol(plain.handler, plain.config, plain.h2_config)
+
+
 def channel_to(server: str) -> Channel:
     """A connection to host:port, made when it is first needed.
 
@@ -71,7 +81,7 @@ def channel_to(server: str) -> Channel:
         ValueError: it is not HOST:PORT.
     """
     host, _, port = check_address(server).rpartition(":")
-    return Channel(
+    return GatheringChannel(
         host.strip("[]"),
         int(port),
         codec=Codec(RESPONSE_PARTS_MAX),

@@ -24,6 +24,7 @@ from taskdist.settings import (
     MESSAGE_BYTES_MAX,
 )
 from taskdist.wire.codec import Codec, windows
+from taskdist.wire.gathering import GatheringProtocol
 from taskdist.wire.statuses import to_status
 
 AnyStream = Stream[Any, Any]
@@ -55,7 +56,8 @@ class Server(GrpclibServer):
         self._protocols: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
 
     def _protocol_factory(self) -> H2Protocol:
-        protocol = super()._protocol_factory()
+        plain = super()._protocol_factory()
+        protocol = GatheringProtocol(plain.handler, plain.config, plain.h2_config)
         self._protocols.add(protocol)
         return protocol
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from grpclib.client import Channel
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.protocol import H2Protocol
 
@@ -17,6 +16,7 @@ from taskdist.backends.embedded import EmbeddedBackend
 from taskdist.backends.protocol import Backend
 from taskdist.backends.runner import LoopRunner
 from taskdist.client import Client
+from taskdist.client.connection import GatheringChannel
 from taskdist.core.errors import Unavailable
 from taskdist.distributor.server import Distributor
 from taskdist.distributor.transport import Server
@@ -53,7 +53,7 @@ class _End(asyncio.Transport):
             self._protocol.data_received(data)
 
 
-class MemoryChannel(Channel):
+class MemoryChannel(GatheringChannel):
     """A channel that connects to a server in the same process, again if the connection was lost."""
 
     def __init__(self, server: Server) -> None:
