@@ -5,6 +5,8 @@ server's or an agent's own; `sources.py` says where they come from. Neither know
 ours, so that every layer may import them.
 """
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from taskdist.sources import (
@@ -28,6 +30,8 @@ __all__ = [
     "check_name",
     "parse_duration_us",
 ]
+
+EventLoop = Literal["asyncio", "uvloop"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -191,6 +195,10 @@ class DistributorSettings(Sourced):
     drain_us: Duration = Field(10 * SECOND_US, ge=0)
     """How long a stop waits for calls under way. Long-polls are answered at once."""
 
+    event_loop: EventLoop = "asyncio"
+    """What turns: Python's own loop, or uvloop, which `pip install taskdist[fast]` brings. Measured
+    equal here; docs/performance.md."""
+
     @field_validator("tiers", mode="before")
     @classmethod
     def _split(cls, tiers: object) -> object:
@@ -253,6 +261,10 @@ class AgentSettings(Sourced):
 
     backoff_max_us: Duration = Field(5 * SECOND_US, ge=1_000)
     """The longest such pause: back within seconds, and 5,000 agents make 1,000 calls a second."""
+
+    event_loop: EventLoop = "asyncio"
+    """What turns: Python's own loop, or uvloop, which `pip install taskdist[fast]` brings. Measured
+    equal here; docs/performance.md."""
 
     @field_validator("queues", mode="before")
     @classmethod

@@ -19,7 +19,7 @@ LAYERS: dict[str, set[str]] = {
     "sources": set(),
     "settings": {"sources"},
     "signals": set(),
-    "interpreter": set(),
+    "interpreter": {"settings"},
     "logs": set(),
     "core": {"settings"},
     "wire": {"core", "settings"},
@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "reports": {"core"},
     "client": {"reports", "wire", "core", "settings"},
     "agent": {"client", "reports", "core", "settings", "signals"},
-    "distributor": {"backends", "wire", "core", "settings", "signals", "interpreter"},
+    "distributor": {"backends", "wire", "core", "settings", "signals"},
     "cli": {
         "agent",
         "distributor",

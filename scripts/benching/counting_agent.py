@@ -19,7 +19,6 @@ from taskdist.signals import Signals
 
 
 async def main(server: str, slots: int, count: int) -> None:
-    interpreter.tune()
     settings = AgentSettings(server=server, slots=slots)
     began: list[float] = []
     ids: set[str] = set()
@@ -62,4 +61,4 @@ def say(line: dict[str, object]) -> None:
 
 if __name__ == "__main__":
     logs.configure("warning")
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    interpreter.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])), "asyncio")

@@ -61,7 +61,6 @@ def agent(
 
     Example: taskdist agent gpu-1 --slots 4 --failure-rate 0
     """
-    import asyncio
     import signal
 
     from taskdist import interpreter, logs
@@ -89,13 +88,12 @@ def agent(
     logs.configure(settings.log_level)
 
     async def work() -> signal.Signals | None:
-        interpreter.tune()
         signals = Signals()
         runner = Agent(agent_id, settings, built_in(settings), lambda: Client(settings.server))
         finished = await runner.run(signals)
         return None if finished else signals.asked_again.result()
 
-    cut_short_by = asyncio.run(work())
+    cut_short_by = interpreter.run(work(), settings.event_loop)
     if cut_short_by is not None:
         raise typer.Exit(128 + cut_short_by)
 

@@ -58,9 +58,7 @@ def serve(
 
     Example: taskdist serve --store sqlite:/var/lib/taskdist/tasks.db --lease 1m
     """
-    import asyncio
-
-    from taskdist import logs
+    from taskdist import interpreter, logs
     from taskdist.distributor.server import serve as run
     from taskdist.settings import DistributorSettings
 
@@ -75,4 +73,4 @@ def serve(
     }
     settings = DistributorSettings.load(flags, config=config)
     logs.configure(settings.log_level)
-    asyncio.run(run(settings))
+    interpreter.run(run(settings), settings.event_loop)

@@ -68,10 +68,11 @@ class Batcher:
             self._begin()
 
     async def _submit(self, batch: list[tuple[Submission, asyncio.Future[Submitted]]]) -> None:
+        results: Sequence[Submitted | Exception]
         try:
             results = await self._send([submission for submission, _ in batch])
         except Exception as error:  # Whatever it is, each caller has to hear of it.
-            results = [error] * len(batch)  # type: ignore[list-item]
+            results = [error] * len(batch)
         for (_, answer), result in zip(batch, results, strict=True):
             if answer.done():
                 continue

@@ -13,7 +13,6 @@ from grpclib.health.check import ServiceStatus
 from grpclib.health.service import OVERALL, Health
 from grpclib.reflection.service import ServerReflection
 
-from taskdist import interpreter
 from taskdist.backends.embedded import EmbeddedBackend
 from taskdist.backends.protocol import Backend
 from taskdist.core import commands
@@ -143,7 +142,6 @@ async def serve(settings: DistributorSettings) -> None:
         SettingsError, StoreUnusable: it cannot start.
         StoreFailed: the store failed.
     """
-    interpreter.tune()
     # Each agent has two connections, and the usual 1,024 files are soon gone.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
