@@ -87,8 +87,8 @@ class Journal:
         self._log_pages = 0
         self._savepoint = _Savepoint.NONE
         self._unwritten = Unwritten()
-        self._unwritten_tasks: set[int] = set()
-        """The sequences of the tasks that they belong to."""
+        self._unwritten_tasks: dict[str, Task] = {}
+        """The tasks that they belong to, by id."""
         if path:
             # Called after each commit. It takes the place of SQLite's own automatic checkpoints.
             self.connection.set_wal_hook(self._count_log)
@@ -118,7 +118,9 @@ class Journal:
 
     def task_by_id(self, task_id: str) -> Task | None:
         """The task of this id, without its lease."""
-        self.flush()
+        # Without a flush: each task of a batch is looked for before it is added.
+        if task_id in self._unwritten_tasks:
+            return self._unwritten_tasks[task_id]
         query = SELECT_TASK + "FROM task WHERE id = ?"
         for row in self.connection.execute(query, (id_blob(task_id),)):
             return decode_task(row)
@@ -199,7 +201,7 @@ class Journal:
             How many rows it has.
         """
         before, after = change.before, change.after
-        if after.sequence in self._unwritten_tasks:
+        if after.id in self._unwritten_tasks:
             self.flush()
         rows = 0
         if before is None:
@@ -220,7 +222,7 @@ class Journal:
         if change.result:  # An empty one reads the same as none.
             rows += self._write(_INSERT_RESULT, (after.sequence, change.result))
         if rows:
-            self._unwritten_tasks.add(after.sequence)
+            self._unwritten_tasks[after.id] = after
         return rows
 
     def flush(self) -> None:
