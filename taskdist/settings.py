@@ -62,6 +62,10 @@ CONNECTION_WINDOW_BYTES = 16 * MIB
 STREAM_WINDOW_BYTES = MIB
 """HTTP/2 flow control: sixteen streams that nobody reads leave a connection usable."""
 
+FRAME_BYTES_MAX = 256 * KIB
+"""HTTP/2 frames that we accept. Each costs some 50 µs on either side, and the default of 16 KiB
+makes 64 of a message with the largest data."""
+
 LEASE_TOKEN_BYTES = 8
 """Random bytes in a lease_id: it cannot be guessed, and is none of an earlier store's."""
 

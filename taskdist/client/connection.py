@@ -14,7 +14,7 @@ from taskdist.settings import (
     check_address,
 )
 from taskdist.wire.codec import Codec, windows
-from taskdist.wire.gathering import GatheringProtocol
+from taskdist.wire.http2 import GatheringProtocol
 from taskdist.wire.statuses import from_status
 
 _NO_SUCH_METHOD = "Missing content-type header"

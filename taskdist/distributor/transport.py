@@ -24,7 +24,7 @@ from taskdist.settings import (
     MESSAGE_BYTES_MAX,
 )
 from taskdist.wire.codec import Codec, windows
-from taskdist.wire.gathering import GatheringProtocol
+from taskdist.wire.http2 import GatheringProtocol
 from taskdist.wire.statuses import to_status
 
 AnyStream = Stream[Any, Any]
