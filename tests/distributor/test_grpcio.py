@@ -361,3 +361,16 @@ def test_reflection_lists_and_describes_the_services(channel: grpc.Channel, pb: 
         method.name for method in pb.DESCRIPTOR.services_by_name["TaskDistributor"].methods
     ]
     assert unknown.error_response.error_code == CODE.NOT_FOUND.value[0]
+
+
+@pytest.mark.parametrize("size", [20_000, 300_000, 1_000_000])
+def test_a_large_message_may_be_the_first_of_a_connection(
+    generated: Generated, address: str, size: int
+) -> None:
+    """The peer uses our frame size as soon as it has heard of it."""
+    request = generated.pb2.SubmitTaskRequest(user_tier="paid", queue="large", data=b"x" * size)
+    alone = [("grpc.use_local_subchannel_pool", 1)]
+    for _ in range(5):
+        with grpc.insecure_channel(address, options=alone) as channel:
+            stub = generated.pb2_grpc.TaskDistributorStub(channel)
+            assert stub.SubmitTask(request, timeout=TIMEOUT_S).queue_position > 0
