@@ -5,8 +5,6 @@ every step, what each of several agents would get next, the position of every ta
 counted of it are what the rules say.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,12 @@ from taskdist.core.errors import LeaseNotHeld, StoreFull, TransitionRefused
 from taskdist.core.queries import GetTask, Query
 from taskdist.core.task import Outcome, Task, TaskState
 from taskdist.settings import DistributorSettings
+from tests.backends.order_commands import (
+    OUTCOMES,
+    room_for_nothing,
+    settle_command,
+    take_command,
+)
 from tests.backends.order_model import (
     HASTY_MAX,
     HASTY_US,
@@ -50,25 +54,10 @@ VIEWS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
 """What the agents who look in after each step may take."""
 
 PAUSE_US = LEASE_US // 3
-OUTCOMES = {
-    "succeeded": Outcome.SUCCEEDED,
-    "failed": Outcome.FAILED,
-    "released": Outcome.RELEASED,
-}
 
 queues = st.lists(st.sampled_from(QUEUES), min_size=1, unique=True).map(tuple)
 kinds = st.lists(st.sampled_from(KINDS), unique=True).map(tuple)
 agents = st.sampled_from(["agent-1", "agent-2"])
-
-
-@contextmanager
-def room_for_nothing(journal: Journal) -> Iterator[None]:
-    """The disk is full: the store cannot grow."""
-    connection = journal.connection
-    before = connection.pragma("max_page_count")
-    connection.pragma("max_page_count", connection.pragma("page_count"))
-    yield
-    connection.pragma("max_page_count", before)
 
 
 class WriterAgainstModel(RuleBasedStateMachine):
@@ -227,44 +216,49 @@ class WriterAgainstModel(RuleBasedStateMachine):
         slots: int,
         wait_us: int,
     ) -> None:
-        token = f"token{next(self.numbers)}"
-        take = commands.Take(agent_id, "", queues, kinds, slots, wait_us, token)
-        (grants,), others = self.step(take)
+        asking = Wait(self.token(), agent_id, queues, kinds, slots, self.served_us)
+        self.take_as(asking, wait_us)
+
+    def token(self) -> str:
+        """A new one."""
+        return f"token{next(self.numbers)}"
+
+    def take_as(self, asking: Wait, wait_us: int) -> None:
+        """Takes, in the machine and in the model."""
+        (grants,), others = self.step(take_command(asking, wait_us))
         served = self.model.serve(self.served_us)  # They came first.
-        best = self.model.ready(queues, kinds)[:slots]
-        if not best and wait_us:
+        is_free = self.model.free_slots(asking) > 0
+        given = self.model.give(asking, self.served_us)
+        if not given and wait_us and is_free:
             assert grants is None
-            until_us = self.served_us + wait_us
-            self.model.line.append(Wait(token, agent_id, queues, kinds, slots, until_us))
+            asking.until_us = self.served_us + wait_us
+            self.model.line.append(asking)
         else:
-            assert [grant.task.id for grant in grants.grants] == [row.id for row in best]
-            for row in best:
-                lease_id = f"{token}-{row.sequence}-{row.attempt + 1}"
-                self.model.lease(row, lease_id, agent_id, self.served_us)
+            assert [grant.task.id for grant in grants.grants] == given
         self.check_line(others, served)
 
     # --- ending leases ---
 
     def settle(self, row: Row, outcome: str, *, retryable: bool = True) -> None:
-        held = row.held
-        assert held is not None
-        command = commands.Settle(
-            row.id, held.agent_id, held.lease_id, OUTCOMES[outcome], retryable=retryable
-        )
+        command = settle_command(row, outcome, retryable=retryable)
         (answer,), others = self.step(command)
-        served = self.model.serve(self.served_us)
-        if row.held is not held:  # Its time was up in this very batch, which came first.
-            assert isinstance(answer, LeaseNotHeld)
-        else:
-            if outcome == "succeeded":
-                self.model.succeed(row)
-            elif outcome == "failed":
-                self.model.fail(row, retryable=retryable)
-            else:
-                self.model.release(row, self.served_us)
-            assert answer == Settled(OUTCOMES[outcome], TaskState(row.state))
-            self.said.append((command, row.state))
+        served = self.model.serve(self.served_us)  # What expired in this very batch.
+        self.settled(row, command, answer)
         self.check_line(others, served)
+
+    def settled(self, row: Row, command: commands.Settle, answer: Any) -> None:
+        """Follows an outcome in the model, whose answer this is."""
+        if row.held is None or row.held.lease_id != command.lease_id:
+            assert isinstance(answer, LeaseNotHeld)  # Its time was up in this very batch.
+            return
+        if command.outcome is Outcome.SUCCEEDED:
+            self.model.succeed(row)
+        elif command.outcome is Outcome.FAILED:
+            self.model.fail(row, retryable=command.retryable)
+        else:
+            self.model.release(row, self.served_us)
+        assert answer == Settled(command.outcome, TaskState(row.state))
+        self.said.append((command, row.state))
 
     @precondition(lambda self: self.any_held())
     @rule(data=st.data(), outcome=st.sampled_from(sorted(OUTCOMES)))

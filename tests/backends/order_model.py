@@ -23,6 +23,7 @@ class Held:
     agent_id: str
     started_us: int
     expires_us: int
+    session: str = ""
 
     def extend(self, now_us: int) -> None:
         """Its term begins anew, within the run timeout and one term."""
@@ -69,6 +70,9 @@ class Wait:
     kinds: tuple[str, ...]
     slots: int
     until_us: int
+    session: str = ""
+    in_all: bool = False
+    """Whether the leases that its session holds count among its slots."""
 
 
 class Model:
@@ -98,11 +102,11 @@ class Model:
 
     # --- what happens ---
 
-    def lease(self, row: Row, lease_id: str, agent_id: str, now_us: int) -> None:
+    def lease(self, row: Row, lease_id: str, agent_id: str, now_us: int, session: str = "") -> None:
         """An agent gets a task."""
         row.state = "leased"
         row.attempt += 1
-        row.held = Held(lease_id, agent_id, now_us, now_us + LEASE_US)
+        row.held = Held(lease_id, agent_id, now_us, now_us + LEASE_US, session)
 
     def succeed(self, row: Row) -> None:
         """A success is final."""
@@ -150,14 +154,27 @@ class Model:
         """
         served = []
         for wait in list(self.line):
-            rows = self.ready(wait.queues, wait.kinds)[: wait.slots]
-            if rows:
+            if self.ready(wait.queues, wait.kinds):
                 self.line.remove(wait)
-                for row in rows:
-                    lease_id = f"{wait.token}-{row.sequence}-{row.attempt + 1}"
-                    self.lease(row, lease_id, wait.agent_id, now_us)
-                served.append((wait.token, [row.id for row in rows]))
+                served.append((wait.token, self.give(wait, now_us)))
         return served
+
+    def free_slots(self, asking: Wait) -> int:
+        """How many tasks it may have now."""
+        if not asking.in_all:
+            return asking.slots
+        whose = (asking.agent_id, asking.session)
+        held = [row.held for row in self.rows if row.held]
+        mine = [one for one in held if (one.agent_id, one.session) == whose]
+        return max(0, asking.slots - len(mine))
+
+    def give(self, asking: Wait, now_us: int) -> list[str]:
+        """Leases what it may have of what is ready: the ids, the best first."""
+        rows = self.ready(asking.queues, asking.kinds)[: self.free_slots(asking)]
+        for row in rows:
+            lease_id = f"{asking.token}-{row.sequence}-{row.attempt + 1}"
+            self.lease(row, lease_id, asking.agent_id, now_us, asking.session)
+        return [row.id for row in rows]
 
     def time_out(self, now_us: int) -> list[tuple[str, list[str]]]:
         """Those who waited long enough get nothing."""

@@ -1,6 +1,7 @@
 """P2, and all that bears on it: the writer against a brute-force model, step by step.
 
-`order_model.py` says what should be, `order_machine.py` what happens and what is compared.
+`order_model.py` says what should be, `order_machine.py` what happens and what is compared, and
+`order_riding.py` the part of it that Work streams play.
 """
 
 import shutil
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from taskdist.backends import live
-from tests.backends.order_machine import OUTCOMES, WriterAgainstModel
+from tests.backends.order_commands import OUTCOMES
+from tests.backends.order_riding import StreamsAgainstModel
 from tests.support.backends import copy_store
 
 TIER_LISTS = [("paid", "free"), ("free", "paid"), ("paid",), ("gold", "paid", "free")]
@@ -23,7 +25,7 @@ MEMORY_DISK = Path("/dev/shm")
 """Files that need not outlive the machine are quick here."""
 
 
-class FileAgainstModel(WriterAgainstModel):
+class FileAgainstModel(StreamsAgainstModel):
     """The same on a file, which can be closed, or left behind by a crash, and opened again."""
 
     def __init__(self) -> None:
@@ -77,7 +79,7 @@ def enough(examples: int) -> settings:
     )
 
 
-TestInMemory = WriterAgainstModel.TestCase
+TestInMemory = StreamsAgainstModel.TestCase
 TestInMemory.settings = enough(100)
 TestOnFile = FileAgainstModel.TestCase
 TestOnFile.settings = enough(80)
