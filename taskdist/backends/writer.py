@@ -203,16 +203,25 @@ class Writer:
         self._is_full = True
         for request in {id(request): request for request in requests}.values():
             self._waiting.discard(request)
-            try:
-                batch = self._run([request], whole=False)
-                total.answered += batch.answered
-                total.changes += batch.changes
-                total.rows += batch.rows
-            except apsw.FullError:
-                request.answer = StoreFull()
-                total.answered.append(request)
+            self._run_one(request, total)
+            total.answered.append(request)
         self._is_full = False
         return total
+
+    def _run_one(self, request: Request, total: Batch) -> None:
+        """One transaction for one request; if it is too much, one for each of its commands."""
+        try:
+            batch = self._run([request], whole=False)
+            total.changes += batch.changes
+            total.rows += batch.rows
+        except apsw.FullError:
+            if isinstance(request.asked, commands.Several) and not request.asked.atomic:
+                parts = [Request(command) for command in request.asked.commands]
+                for part in parts:
+                    self._run_one(part, total)
+                request.answer = tuple(part.answer for part in parts)
+            else:
+                request.answer = StoreFull()
 
     def _undo(self) -> None:
         self._journal.rollback()

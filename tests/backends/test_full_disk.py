@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from taskdist.backends.journal import Clocks, Journal
-from taskdist.core.commands import Cancel, Grants, Heartbeat, Held, StopTakes
+from taskdist.core.commands import Cancel, Grants, Heartbeat, Held, Settled, StopTakes
 from taskdist.core.errors import Exhausted, StoreFull
 from taskdist.core.task import TaskState
 from tests.support.backends import (
@@ -20,6 +20,7 @@ from tests.support.backends import (
     only_tasks,
     page,
     release,
+    several,
     submit,
     succeed,
     take,
@@ -136,6 +137,41 @@ async def test_p6_outcomes_of_the_batch_are_tried_alone(rig: Rig, disk: Disk) ->
     assert (await rig.task(waiting)).state is TaskState.CANCELLED
     assert answers["heartbeat"] == Held(())
     assert len(rig.hearer.changes) == heard + 4, "nobody hears of what was undone"
+
+
+async def test_p6_outcomes_are_taken_and_the_take_among_them_is_refused(
+    rig: Rig, disk: Disk
+) -> None:
+    for _ in range(4):
+        await rig.submit()
+    one, two = only_tasks(await rig.apply(take(slots=2)))
+    rig.runner.hold()
+    together = rig.ask(several(succeed(one), fail(two), take(slots=2)))
+    refused = rig.ask(submit(data=LARGE))
+    await turns()
+    with disk.full():
+        rig.runner.let_go()
+        answers = await together
+    with pytest.raises(StoreFull):
+        await refused
+    assert [type(answer) for answer in answers] == [Settled, Settled, StoreFull]
+    assert (await rig.history(one.id)).result == b"a result"
+    assert (await rig.task(two.id)).retry_count == 1
+    assert len(await rig.take_all()) == 3, "nothing was leased"
+
+
+async def test_p6_an_outcome_that_does_not_fit_is_in_no_others_way(rig: Rig, disk: Disk) -> None:
+    """Of those that came together, each is tried again alone."""
+    for _ in range(3):
+        await rig.submit()
+    one, two, three = only_tasks(await rig.apply(take(slots=3)))
+    with disk.full():
+        answers = await rig.apply(several(fail(one), succeed(two, LARGE), release(three), take()))
+    assert [type(answer) for answer in answers] == [Settled, StoreFull, Settled, StoreFull]
+    assert (await rig.task(one.id)).retry_count == 1
+    assert (await rig.task(two.id)).state is TaskState.LEASED
+    assert (await rig.task(three.id)).state is TaskState.READY
+    assert rig.hearer.failure is None
 
 
 async def test_p6_an_outcome_that_does_not_fit_even_alone_is_refused_and_stays_possible(

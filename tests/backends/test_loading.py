@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from taskdist.backends import live
-from taskdist.core.commands import Cancel, Command, Heartbeat, Held, Locate, Settled, TakeBack
+from taskdist.core.commands import (
+    Cancel,
+    Command,
+    Grants,
+    Heartbeat,
+    Held,
+    Locate,
+    Settled,
+    TakeBack,
+)
 from taskdist.core.errors import LeaseNotHeld
 from taskdist.core.task import Task, TaskState
 from tests.support.backends import (
@@ -14,6 +23,7 @@ from tests.support.backends import (
     lease_id_of,
     only_tasks,
     release,
+    several,
     submit,
     succeed,
     take,
@@ -98,6 +108,26 @@ async def test_p2_outcomes_at_every_point_of_the_load_leave_each_task_in_the_que
         await slow.hear(release(task))
         await slow.step()
     assert await slow.order() == slow.ids
+
+
+async def test_p2_a_take_with_outcomes_gets_nothing_while_better_tasks_may_be_on_disk(
+    slow: Slow,
+) -> None:
+    """The outcomes are answered at once; the take does not wait, and ends up in no line."""
+    first, *_, last = slow.held
+    riding = take(slots=5, wait_s=60)
+    settled, failed, grants = await slow.hear(several(succeed(first), fail(last), riding))
+    assert [settled.led_to, failed.led_to] == [TaskState.SUCCEEDED, TaskState.READY]
+    assert grants == Grants()
+    call = slow.rig.ask(several(riding))
+    await turns()
+    await slow.step()
+    assert not call.done(), "nothing but takes: it waits, as each of them would"
+    slow.rig.runner.let_go()
+    (grants,) = await call
+    held = {task.id for task in slow.held}
+    waiting = [task_id for task_id in slow.ids if task_id not in held]
+    assert [task.id for task in only_tasks(grants)] == waiting[:5], "the failed one comes last"
 
 
 async def test_submits_takes_and_positions_wait_until_all_is_loaded(slow: Slow) -> None:

@@ -67,11 +67,17 @@ def take(
     slots: int = 1,
     wait_s: float = 0,
     session: str = "",
+    in_all: bool = False,
 ) -> commands.Take:
     """A take by this agent, for any kind unless said."""
     wait_us = round(wait_s * SECOND_US)
     token = f"token{next(_numbers)}"
-    return commands.Take(agent_id, session, queues, kinds, slots, wait_us, token)
+    return commands.Take(agent_id, session, queues, kinds, slots, wait_us, token, in_all)
+
+
+def several(*asked: Command[Any], atomic: bool = False) -> commands.Several:
+    """All of these in one commit."""
+    return commands.Several(asked, atomic)
 
 
 def settle(
