@@ -24,6 +24,9 @@ log = structlog.get_logger()
 LOAD_ROWS = 20_000
 """Rows loaded at a start between two looks at the requests: some 20 ms."""
 
+GRANTS_MAX = 1_000
+"""Tasks handed out by one `Take`: they are one message, of at most RESPONSE_PARTS_MAX parts."""
+
 GRANT_BYTES = 512
 """What a task weighs in a message besides its data."""
 
@@ -171,7 +174,7 @@ class Live:
         data: list[bytes] = []
         grant_bytes = 0
         # Again, when all of these were set aside.
-        slots = self.free_slots(asked)
+        slots = min(self.free_slots(asked), GRANTS_MAX)
         while not tasks and (keys := self.queue.first(asked.queues, asked.kinds, slots)):
             read = self._journal.tasks_with_data([sequence_of(key) for key in keys])
             for key, found in zip(keys, read, strict=True):

@@ -20,7 +20,7 @@ from taskdist.client.connection import GatheringChannel
 from taskdist.core.errors import Unavailable
 from taskdist.distributor.server import Distributor
 from taskdist.distributor.transport import Server
-from taskdist.settings import DistributorSettings
+from taskdist.settings import RESPONSE_PARTS_MAX, DistributorSettings
 from taskdist.wire.codec import Codec, windows
 from tests.support.clocks import loop_clock
 
@@ -58,7 +58,8 @@ class MemoryChannel(GatheringChannel):
 
     def __init__(self, server: Server) -> None:
         details = ProtoStatusDetailsCodec()
-        super().__init__(codec=Codec(), status_details_codec=details, config=windows())
+        codec = Codec(RESPONSE_PARTS_MAX)
+        super().__init__(codec=codec, status_details_codec=details, config=windows())
         self._to = server
 
     async def _create_connection(self) -> H2Protocol:
