@@ -9,18 +9,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scripts.benching.figures import FIGURES, Failed, Figure
+from scripts.benching.figures import CURVES, FIGURES
+from scripts.benching.measured import Failed, Figure
 from scripts.benching.players import fsync_ms
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figure", nargs="*", help=f"of: {', '.join(FIGURES)}; all unless given")
+    known = FIGURES | CURVES
+    named = f"of: {', '.join(FIGURES)}; all unless given; or a curve: {', '.join(CURVES)}"
+    parser.add_argument("figure", nargs="*", help=named)
     parser.add_argument("--runs", type=int, default=5, help="runs of each, of which the median")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write")
     arguments = parser.parse_args()
     chosen = arguments.figure or list(FIGURES)
-    if unknown := set(chosen) - set(FIGURES):
+    if unknown := set(chosen) - set(known):
         parser.error(f"no such figure: {', '.join(unknown)}")
     machine = {
         "python": platform.python_version(),
@@ -36,7 +39,7 @@ def main() -> int:
     failed = False
     for name in chosen:
         try:
-            runs = [FIGURES[name]() for _ in range(arguments.runs)]
+            runs = [known[name]() for _ in range(arguments.runs)]
         except Failed as reason:
             print(f"{name:44} REFUSED: {reason}")
             rows.append({"figure": name, "refused": str(reason)})

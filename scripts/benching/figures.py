@@ -4,41 +4,23 @@ A run in which a task was lost, or worked more than once, raises `Failed` instea
 """
 
 import asyncio
-import re
-import time
 import timeit
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from scripts.benching.players import Player, counting_agent, distributor
-from taskdist.client import Client
-from taskdist.core.task import TaskState
-from taskdist.reports import Submission
+from scripts.benching.backlogs import backlog, million
+from scripts.benching.crowds import busy_agents, idle_agents
+from scripts.benching.loads import (
+    check,
+    done,
+    submit_batches,
+    submit_now_and_then,
+    submit_singles,
+)
+from scripts.benching.measured import Figure
+from scripts.benching.players import counting_agent, distributor, prober
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import Codec, make
-
-
-class Failed(Exception):
-    """The run proved nothing: a task was lost or worked twice."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Something measured."""
-
-    name: str
-    value: float
-    target: str = ""
-    """Such as `≥ 35,000`; empty: none."""
-
-    def met(self, value: float) -> bool | None:
-        """Whether a value meets the target."""
-        match = re.fullmatch(r"([≥≤]) ([\d,.]+).*", self.target)
-        if not match:
-            return None
-        bound = float(match[2].replace(",", ""))
-        return value >= bound if match[1] == "≥" else value <= bound
 
 
 def codec() -> list[Figure]:
@@ -82,18 +64,18 @@ def codec() -> list[Figure]:
 def batches() -> list[Figure]:
     """Submits in batches of 100, durable."""
     with distributor() as (_, address):
-        rate = asyncio.run(_submit_batches(address, 40_000))
+        rate = asyncio.run(submit_batches(address, 40_000))
     return [Figure("submit in batches of 100, tasks/s", rate, "≥ 35,000")]
 
 
 def singles() -> list[Figure]:
     """Submits one per call from 64 callers, against an echo."""
     with distributor() as (_, address):
-        rate = asyncio.run(_submit_singles(address, 6_400))
+        rate = asyncio.run(submit_singles(address, 6_400))
     with distributor(variant="echo") as (_, address):
-        echo = asyncio.run(_submit_singles(address, 6_400))
+        echo = asyncio.run(submit_singles(address, 6_400))
     with distributor() as (_, address):
-        batched = asyncio.run(_submit_singles(address, 20_000, batching=True))
+        batched = asyncio.run(submit_singles(address, 20_000, batching=True))
     return [
         Figure("submit one per call, 64 callers, tasks/s", rate),
         Figure("… an echo service, calls/s", echo),
@@ -120,9 +102,9 @@ def both() -> list[Figure]:
         distributor() as (_, address),
         counting_agent(address, slots=512, count=count) as player,
     ):
-        asyncio.run(_submit_batches(address, count))
-        rate = _done(player, count)
-        asyncio.run(_check(address, count))
+        asyncio.run(submit_batches(address, count))
+        rate = done(player, count)
+        asyncio.run(check(address, count))
     return [Figure("submit and work at the same time, tasks/s", rate, "≥ 9,000")]
 
 
@@ -133,13 +115,13 @@ def latency() -> list[Figure]:
         distributor() as (_, address),
         counting_agent(address, slots=4, count=count) as player,
     ):
-        asyncio.run(_submit_now_and_then(address, count))
-        _done(player, count)
-        done = player.until("done")
-        asyncio.run(_check(address, count))
+        asyncio.run(submit_now_and_then(address, count))
+        done(player, count)
+        waits = player.until("done")
+        asyncio.run(check(address, count))
     return [
-        Figure("idle: submit to handler, p50, ms", done["p50_ms"], "≤ 3"),
-        Figure("idle: submit to handler, p99, ms", done["p99_ms"], "≤ 15"),
+        Figure("idle: submit to handler, p50, ms", waits["p50_ms"], "≤ 3"),
+        Figure("idle: submit to handler, p99, ms", waits["p99_ms"], "≤ 15"),
     ]
 
 
@@ -150,15 +132,25 @@ def large() -> list[Figure]:
 
 
 def slow_disk() -> list[Figure]:
-    """The batched rates when each fsync takes 10 ms more."""
+    """The batched rates when each fsync takes 10 ms more; and that nothing else waits for it.
+
+    Ping needs no disk, and the commits of submits and outcomes are back to back: if a sync held the
+    event loop up, most replies would wait for one. It is asked in a run of its own, for the prober
+    takes some of the machine.
+    """
     with distributor() as (_, address):
-        fast_submit = asyncio.run(_submit_batches(address, 20_000))
+        fast_submit = asyncio.run(submit_batches(address, 20_000))
     with distributor(variant="slow") as (_, address):
-        slow_submit = asyncio.run(_submit_batches(address, 20_000))
+        slow_submit = asyncio.run(submit_batches(address, 20_000))
     fast_work, slow_work = _work(20_000), _work(20_000, variant="slow")
+    probed = _pinged(20_000, variant="slow")
     return [
         Figure("fsync + 10 ms: batches, percent", 100 * slow_submit / fast_submit, "≥ 70"),
         Figure("fsync + 10 ms: lease + finish, percent", 100 * slow_work / fast_work, "≥ 70"),
+        Figure("fsync + 10 ms: longest reply of Ping, ms", probed["longest_ms"]["ping"], "≤ 50"),
+        Figure("… median, ms", probed["p50_ms"]),
+        Figure("… 99th percentile, ms", probed["p99_ms"]),
+        Figure("… the prober's own loop late by, ms", probed["late_ms"]),
     ]
 
 
@@ -167,68 +159,25 @@ def slow_disk() -> list[Figure]:
 
 def _work(count: int, *, data: bytes = b"x" * 100, variant: str = "") -> float:
     with distributor(variant=variant) as (_, address):
-        asyncio.run(_submit_batches(address, count, data=data))
+        asyncio.run(submit_batches(address, count, data=data))
         with counting_agent(address, slots=512, count=count) as player:
-            rate = _done(player, count)
+            rate = done(player, count)
         if variant != "nothing":
-            asyncio.run(_check(address, count))
+            asyncio.run(check(address, count))
     return rate
 
 
-def _done(player: Player, count: int) -> float:
-    done = player.until("done")
-    if (done["runs"], done["tasks"]) != (count, count):
-        raise Failed(f"{count} tasks, but {done['tasks']} were run, {done['runs']} times")
-    return float(done["rate"])
-
-
-async def _check(address: str, count: int) -> None:
-    """Every task succeeded, in its first attempt."""
-    async with Client(address) as client:
-        tasks = [task async for task in client.list_tasks(page_size=1_000)]
-    good = sum(task.state is TaskState.SUCCEEDED and task.attempt == 1 for task in tasks)
-    if (len(tasks), good) != (count, count):
-        raise Failed(f"{count} were submitted, {len(tasks)} are there, {good} succeeded at once")
-
-
-async def _submit_batches(address: str, count: int, *, data: bytes = b"x" * 100) -> float:
-    """Submits so many tasks in batches of 100, or as many as fit a message, four at a time."""
-    size = min(100, max(1, 3_000_000 // len(data)))
-    sizes = iter([size] * (count // size) + [count % size] * (count % size > 0))
-    async with Client(address) as client:
-        begin = time.perf_counter()
-
-        async def submit() -> None:
-            for number in sizes:
-                await client.submit_many([Submission("free", 0.0, data)] * number)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(4):
-                group.create_task(submit())
-        return count / (time.perf_counter() - begin)
-
-
-async def _submit_now_and_then(address: str, count: int) -> None:
-    """One at a time, each with the time of its submit, while nothing else happens."""
-    async with Client(address, batching=False) as client:
-        for _ in range(count):
-            now = str(time.monotonic()).encode()
-            await client.submit(user_tier="free", est_processing_time_s=0, data=now)
-            await asyncio.sleep(0.005)
-
-
-async def _submit_singles(address: str, count: int, *, batching: bool = False) -> float:
-    async with Client(address, batching=batching) as client:
-        begin = time.perf_counter()
-
-        async def submit() -> None:
-            for _ in range(count // 64):
-                await client.submit(user_tier="free", est_processing_time_s=0, data=b"x" * 100)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(64):
-                group.create_task(submit())
-        return count // 64 * 64 / (time.perf_counter() - begin)
+def _pinged(count: int, *, variant: str) -> dict[str, Any]:
+    """What a prober that only pings finds while tasks are submitted, and then worked."""
+    with distributor(variant=variant) as (_, address):
+        with prober(address, "ping") as probe:
+            asyncio.run(submit_batches(address, count))
+            with counting_agent(address, slots=512, count=count) as player:
+                done(player, count)
+            probe.stop()
+            probed = probe.until("probed")
+        asyncio.run(check(address, count))
+    return probed
 
 
 FIGURES: dict[str, Callable[[], list[Figure]]] = {
@@ -240,4 +189,10 @@ FIGURES: dict[str, Callable[[], list[Figure]]] = {
     "latency": latency,
     "large": large,
     "slow_disk": slow_disk,
+    "idle_agents": idle_agents,
+    "busy_agents": busy_agents,
+    "million": million,
 }
+
+CURVES: dict[str, Callable[[], list[Figure]]] = {"backlog": backlog}
+"""For pictures: they have no targets, and are measured only when they are named."""

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,23 @@ class Player:
         )
         self.pid = self.process.pid
         self._lines: list[dict[str, Any]] = []
+        self._ended = False
+        """It will say nothing more."""
         self._news = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def until(self, event: str) -> dict[str, Any]:
+    def until(self, event: str, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """The line of this event, once it has come."""
 
         def found() -> dict[str, Any] | None:
             return next((line for line in self._lines if line.get("event") == event), None)
 
         with self._news:
-            if not self._news.wait_for(lambda: found() is not None, PATIENCE_S):
-                raise RuntimeError(f"no {event!r} within {PATIENCE_S} s: {self._lines[-3:]}")
-        line = found()
-        assert line is not None
+            self._news.wait_for(lambda: found() is not None or self._ended, patience_s)
+            line = found()
+            if line is None:
+                when = "before its end" if self._ended else f"within {patience_s} s"
+                raise RuntimeError(f"no {event!r} {when}: {self._lines[-3:]}")
         return line
 
     def cpu_s(self) -> float:
@@ -54,10 +57,24 @@ class Player:
 
     def memory_mib(self) -> float:
         """Resident memory now, MiB."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise RuntimeError("no VmRSS")
+        return self._status_mib("VmRSS")
+
+    def memory_most_mib(self) -> float:
+        """The most resident memory that it ever had, MiB."""
+        return self._status_mib("VmHWM")
+
+    def sockets(self) -> int:
+        """How many sockets it has open."""
+        count = 0
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # It was closed meanwhile.
+                count += os.readlink(link).startswith("socket:")
+        return count
+
+    def heard(self, event: str) -> int:
+        """How often this event has come so far."""
+        with self._news:
+            return sum(line.get("event") == event for line in self._lines)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL if that does not help."""
@@ -69,6 +86,12 @@ class Player:
                 self.process.kill()
         self.process.wait()
 
+    def _status_mib(self, name: str) -> float:
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError(f"no {name}")
+
     def _read(self) -> None:
         assert self.process.stderr is not None
         for text in self.process.stderr:
@@ -79,11 +102,18 @@ class Player:
             with self._news:
                 self._lines.append(line)
                 self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
 
 
 @contextmanager
 def distributor(
-    *, store: Path | None = None, variant: str = "", environ: dict[str, str] | None = None
+    *,
+    store: Path | None = None,
+    listen: str = "127.0.0.1:0",
+    variant: str = "",
+    environ: dict[str, str] | None = None,
 ) -> Iterator[tuple[Player, str]]:
     """A distributor on a fresh store (or this one); its process and address.
 
@@ -93,7 +123,7 @@ def distributor(
     with tempfile.TemporaryDirectory(prefix="taskdist-bench-") as folder:
         path = store or Path(folder) / "tasks.db"
         module = ["-m", "scripts.benching.variants", variant] if variant else ["-m", "taskdist"]
-        serve = ["serve", "--listen=127.0.0.1:0", f"--store=sqlite:{path}"]
+        serve = ["serve", f"--listen={listen}", f"--store=sqlite:{path}"]
         player = Player([*module, *serve], environ)
         try:
             yield player, player.until("serving")["address"]
@@ -102,12 +132,28 @@ def distributor(
 
 
 @contextmanager
-def counting_agent(address: str, *, slots: int, count: int) -> Iterator[Player]:
-    """An agent that says `done` once it has run so many tasks."""
+def counting_agent(address: str, *, slots: int, count: int, wait: bool = True) -> Iterator[Player]:
+    """An agent that stops, and says `done`, once it has run so many tasks.
+
+    Args:
+        wait: until it has started.
+    """
     module = "scripts.benching.counting_agent"
     player = Player(["-m", module, address, str(slots), str(count)])
     try:
-        player.until("agent started")
+        if wait:
+            player.until("agent started")
+        yield player
+    finally:
+        player.stop()
+
+
+@contextmanager
+def prober(address: str, *calls: str) -> Iterator[Player]:
+    """Something that asks all the time, and says `probed` once it is stopped: see `prober.py`."""
+    player = Player(["-m", "scripts.benching.prober", address, *calls])
+    try:
+        player.until("probing")
         yield player
     finally:
         player.stop()

@@ -48,6 +48,9 @@ def nothing() -> None:
 def slow() -> None:
     """Each sync of the write-ahead log takes 10 ms more."""
 
+    # By its name: once the slow one is the default, "" would be itself.
+    beneath = apsw.vfs_names()[0]
+
     class File(apsw.VFSFile):
         def xSync(self, flags: int) -> None:  # noqa: N802 # apsw's name
             time.sleep(SLOW_SYNC_S)
@@ -55,10 +58,10 @@ def slow() -> None:
 
     class Disk(apsw.VFS):
         def __init__(self) -> None:
-            super().__init__("slow", "", makedefault=True)
+            super().__init__("slow", beneath, makedefault=True)
 
         def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
-            return File("", name, flags)
+            return File(beneath, name, flags)
 
     embedded.slow_disk = Disk()  # type: ignore[attr-defined] # it lives as long as the process
 
