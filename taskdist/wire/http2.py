@@ -27,8 +27,8 @@ class GatheringProtocol(H2Protocol):
         super().connection_made(cast(asyncio.BaseTransport, gathering))
         http2 = self.connection._connection
         http2.update_settings({SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX})
-        # At once: a peer may send its word that it heard so and a large frame together, and h2 looks
-        # at the limit only once for all that comes together.
+        # At once: a peer may send its word that it has heard so and a large frame together, and h2
+        # looks at the limit only once for all that comes together.
         http2.max_inbound_frame_size = FRAME_BYTES_MAX
         self.connection.flush()
 
