@@ -21,6 +21,7 @@ SETTLE_S = 3.0
 """After the last connection, for its hello, and for what the start left to collect."""
 
 WARM_TASKS = 100
+SPREAD_PARTS = 40
 ROUNDS_WARM, ROUNDS, ROUNDS_LEFT = 2, 20, 2
 """Of a task for each agent: before the measured ones, they, and so that none idles in them."""
 
@@ -57,14 +58,16 @@ def idle_agents() -> list[Figure]:
 def busy_agents() -> list[Figure]:
     """A thousand agents of one slot with tasks of one second: half a minute.
 
-    The agents begin together and so end together, a thousand at a time. Therefore the time is
-    taken between two ends that are whole rounds apart, not how many end in a time.
+    They begin spread over a second, as agents that came at different times would; begun in one
+    commit they would wait for each other for long. Ends still come in swarms, so the time is taken
+    between two ends that are whole rounds apart, not how many end in a time. The tenth second is
+    part of it, in which every agent makes its second connection, for its first heartbeat.
     """
     count = (ROUNDS_WARM + ROUNDS + ROUNDS_LEFT) * AGENTS
     with distributor() as (player, address):
         with _crowd(player, address, work_s=1) as crowd:
             cpu_s = player.cpu_s()
-            asyncio.run(_submit_and_wait(address, count))
+            asyncio.run(_submit_and_wait(address, count, spread_s=1))
             cpu_s = player.cpu_s() - cpu_s
             time.sleep(2)  # The last is leased last, and others may still be worked.
             ends = _ends(crowd, count)
@@ -113,12 +116,20 @@ def _ends(crowd: list[Player], count: int) -> list[dict[str, Any]]:
     return ends
 
 
-async def _submit_and_wait(address: str, count: int) -> None:
-    """Submits so many tasks, and returns when the one that is leased last is done."""
+async def _submit_and_wait(address: str, count: int, *, spread_s: float = 0) -> None:
+    """Submits so many tasks, and returns when the one that is leased last is done.
+
+    Args:
+        spread_s: over which time the first for each agent come; 0: in one commit.
+    """
+    parts = SPREAD_PARTS if spread_s else 1
+    sizes = [AGENTS // parts] * parts + [AGENTS] * (count // AGENTS - 1)
     async with Client(address) as client:
         last = ""
-        for _ in range(0, count, AGENTS):
-            answers = await client.submit_many([Submission("free", 0.0, b"x" * 100)] * AGENTS)
+        for number, size in enumerate(sizes):
+            answers = await client.submit_many([Submission("free", 0.0, b"x" * 100)] * size)
             last = [answer.task_id for answer in answers if isinstance(answer, Submitted)][-1]
+            if number < parts:
+                await asyncio.sleep(spread_s / parts)
         async for _report in client.watch(last):
             pass
