@@ -62,8 +62,10 @@ class WorkStreams:
             if before is None and after is not None:
                 stream.lease_began(after.lease_id)
             elif before is not None and after is None:
-                spoken = change.attempt is not None and change.attempt.outcome in _SPOKEN
-                stream.lease_ended(before.lease_id, revoked=not spoken)
+                # One that leaves no attempt was taken back: the agent never heard of it.
+                attempt = change.attempt
+                revoked = attempt is not None and attempt.outcome not in _SPOKEN
+                stream.lease_ended(before.lease_id, revoked=revoked)
 
     def stop(self) -> None:
         """Asks all agents to go, and those that still come: the distributor stops."""

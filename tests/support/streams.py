@@ -43,9 +43,9 @@ class Spoken:
         """Ends its own side."""
         await self._stream.end()
 
-    async def hear(self) -> wire.WorkResponse | None:
+    async def hear(self, patience_s: float = SILENCE_S) -> wire.WorkResponse | None:
         """The next message, or None at the end; there has to be one."""
-        async with asyncio.timeout(SILENCE_S):
+        async with asyncio.timeout(patience_s):
             received = await self._stream.recv_message()
         if received is None:
             self.is_over = True
