@@ -174,7 +174,7 @@ class DistributorSettings(Sourced):
     inbox_bytes_max: int = Field(64 * MIB, ge=MESSAGE_BYTES_MAX)
     """Requests that wait for the writer. At a disk's worst second this is what piles up."""
 
-    batch_rows_max: int = Field(1_000, ge=1)
+    batch_rows_max: int = Field(500, ge=1)
     """Commands in one commit: some 10 ms of work, so that no reply waits long behind another."""
 
     batch_bytes_max: int = Field(8 * MIB, ge=MIB)

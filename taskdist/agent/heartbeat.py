@@ -11,6 +11,7 @@ import math
 import random
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ TRIES_PER_BEAT = 5
 
 PAUSE_MIN_S = 0.01
 """The shortest pause between two such tries."""
+
+CLOCK_STEP_S = 0.001
+"""A timer may end by so much too early."""
 
 GIVEN_UP = "it could not be renewed in time"
 """Why a lease is given up here, when the distributor has not said that it is over."""
@@ -114,16 +118,14 @@ class Heartbeat:
             held = self._snapshot()
             if held:
                 left = min(lease.due_at for lease in held.values()) - self._loop.time()
-                if left <= 0:
+                if left <= CLOCK_STEP_S:
                     return
             else:
                 left = None
             self._asleep_until = None if left is None else self._loop.time() + left
             self._news.clear()
-            try:
+            with suppress(TimeoutError):  # Then what it waited for is due, or over by now.
                 await asyncio.wait_for(self._news.wait(), left)
-            except TimeoutError:
-                return
 
     async def _beat(self, client: Client) -> bool:
         """One heartbeat for all that is held; False if the distributor did not answer."""

@@ -24,8 +24,8 @@ log = structlog.get_logger()
 LOAD_ROWS = 20_000
 """Rows loaded at a start between two looks at the requests: some 20 ms."""
 
-GRANTS_MAX = 1_000
-"""Tasks handed out by one `Take`: they are one message, of at most RESPONSE_PARTS_MAX parts."""
+GRANTS_MAX = 256
+"""Tasks handed out by one `Take`: some 10 ms of work, and one message, far from too many parts."""
 
 GRANT_BYTES = 512
 """What a task weighs in a message besides its data."""
