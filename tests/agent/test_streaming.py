@@ -1,0 +1,197 @@
+"""An agent's side of the Work stream: what shares a message, and how many are in flight."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from taskdist.agent.feeds import MESSAGES_IN_FLIGHT_MAX, OUTCOMES_TOGETHER, Streaming
+from taskdist.client import Client
+from taskdist.core.errors import PreconditionFailed, StoreFull, Unavailable
+from taskdist.reports import Report, Verdict, Work, WorkNews
+from taskdist.settings import OUTCOMES_MAX, RESULT_BYTES_MAX, AgentSettings
+from tests.support.backends import turns
+
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.fixture(autouse=True)
+def feed() -> None:
+    """This is about one of the two."""
+
+
+class Desk:
+    """An agent without tasks."""
+
+    agent_id = "agent-1"
+    session = "s-1"
+    kinds: Sequence[str] = ("simulate",)
+
+    def held(self) -> list[str]:
+        return []
+
+    def begin(self, work: Work, since: float) -> None:
+        raise AssertionError("no task is given here")
+
+    def lost(self, lease_id: str, reason: str) -> None:
+        raise AssertionError("no lease is lost here")
+
+    async def free_slot(self) -> None:
+        """There always is one."""
+
+
+class Far:
+    """The distributor's end of each stream, in the hands of the test."""
+
+    def __init__(self) -> None:
+        self.messages: list[list[str]] = []
+        """The leases in each message with outcomes, over all streams."""
+        self.streams = 0
+        self._news: asyncio.Queue[WorkNews | None] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def work(self, **hello: Any) -> AsyncIterator["Far"]:
+        """Stands for `Client.work`, and for the stream."""
+        self.streams += 1
+        self._news = asyncio.Queue()
+        yield self
+
+    async def report(self, reports: Sequence[Report]) -> None:
+        self.messages.append([report.lease_id for report in reports])
+
+    async def goodbye(self) -> None:
+        """Heard."""
+
+    async def end(self) -> None:
+        self._news.put_nowait(None)
+
+    async def receive(self) -> WorkNews | None:
+        news = await self._news.get()
+        if news is not None and news.drain:
+            raise Unavailable("the connection was lost")
+        return news
+
+    def judge(self, *lease_ids: str, refusal: Any = None) -> None:
+        """Verdicts on these, in one message."""
+        verdicts = tuple(Verdict(lease_id, "succeeded", refusal) for lease_id in lease_ids)
+        self._news.put_nowait(WorkNews((), verdicts, (), drain=False))
+
+    def break_off(self) -> None:
+        """The connection is lost."""
+        self._news.put_nowait(WorkNews((), (), (), drain=True))
+
+
+class Near:
+    """A feed with a stream open, and the outcomes that were given to it."""
+
+    def __init__(self, far: Far, slots: int) -> None:
+        self.settings = AgentSettings(slots=slots)
+        self.feed = Streaming(Desk(), self.settings, cast(Client, far))
+        self.running = asyncio.ensure_future(self.feed.run())
+        self.answers: dict[str, asyncio.Future[str]] = {}
+
+    async def settle(self, *lease_ids: str, result: bytes = b"") -> None:
+        """Reports these at once."""
+        for lease_id in lease_ids:
+            report = Report("task", lease_id, result, "")
+            self.answers[lease_id] = asyncio.ensure_future(self.feed.settle(report))
+        await turns()
+
+
+@asynccontextmanager
+async def near(far: Far, slots: int = 1_000) -> AsyncIterator[Near]:
+    one = Near(far, slots)
+    await turns()
+    yield one
+    await one.feed.finish()
+    await asyncio.wait_for(one.running, 60)
+
+
+async def test_two_messages_are_in_flight_and_what_ends_meanwhile_shares_the_next() -> None:
+    far = Far()
+    async with near(far) as agent:
+        await agent.settle("a")
+        await agent.settle("b", "c")
+        assert len(far.messages) == MESSAGES_IN_FLIGHT_MAX
+        for lease_id in "def":
+            await agent.settle(lease_id)
+        assert far.messages == [["a"], ["b", "c"]]
+        far.judge("b")
+        await turns()
+        assert len(far.messages) == 2, "neither is answered wholly"
+        far.judge("c")
+        await turns()
+        assert far.messages[2:] == [["d", "e", "f"]]
+        far.judge("a")
+        far.judge("d", "e", "f")
+        await turns()
+        assert [await answer for answer in agent.answers.values()] == ["succeeded"] * 6
+
+
+@pytest.mark.parametrize(
+    ("slots", "most"), [(1, OUTCOMES_TOGETHER), (400, 200), (10_000, OUTCOMES_MAX)]
+)
+async def test_p7_outcomes_in_one_message_are_limited(slots: int, most: int) -> None:
+    """Of many slots half may share one, so that the other half works."""
+    far = Far()
+    async with near(far, slots) as agent:
+        leases = [f"lease-{number}" for number in range(2 * most + 7)]
+        await agent.settle(*leases)
+        assert [len(message) for message in far.messages] == [most, most]
+        far.judge(*far.messages[0])
+        await turns()
+        assert [lease_id for message in far.messages for lease_id in message] == leases
+        far.judge(*leases)
+        await turns()
+
+
+async def test_p7_large_results_are_cut_into_messages_that_fit() -> None:
+    far = Far()
+    async with near(far) as agent:
+        await agent.settle(*"abcde", result=bytes(RESULT_BYTES_MAX))
+        assert far.messages == [["a", "b"], ["c", "d"]]
+        far.judge(*"abcd")
+        await turns()
+        assert far.messages[2:] == [["e"]]
+        far.judge("e")
+        await turns()
+
+
+async def test_p3_after_a_broken_stream_all_that_is_unanswered_is_said_again() -> None:
+    """What was in flight on the old one is in nobody's way."""
+    far = Far()
+    async with near(far) as agent:
+        await agent.settle("a")
+        await agent.settle("b")
+        await agent.settle("c")
+        far.judge("a")
+        await turns()
+        far.break_off()
+        await asyncio.sleep(1)
+        assert far.streams == 2
+        assert far.messages == [["a"], ["b"], ["c"], ["b", "c"]]
+        far.judge("b", "c")
+        await turns()
+        assert await agent.answers["c"] == "succeeded"
+
+
+async def test_p6_an_outcome_that_met_a_full_disk_is_said_again_later_and_others_go_on() -> None:
+    far = Far()
+    async with near(far) as agent:
+        await agent.settle("a", "b", "c")
+        far.judge("a", refusal=StoreFull())
+        far.judge("b", refusal=PreconditionFailed("over"))
+        far.judge("c")
+        await turns()
+        assert not agent.answers["a"].done()
+        with pytest.raises(PreconditionFailed):
+            await agent.answers["b"]
+        await agent.settle("d")
+        assert far.messages == [["a", "b", "c"], ["d"]]
+        await asyncio.sleep(agent.settings.backoff_max_us / 1e6 + 1)
+        assert far.messages[2:] == [["a"]]
+        far.judge("a", "d")
+        await turns()
+        assert await agent.answers["a"] == "succeeded"
