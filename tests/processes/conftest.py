@@ -15,6 +15,18 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
         yield started
 
 
+@pytest.fixture(params=["Work", "FetchTask"])
+def feed(request: pytest.FixtureRequest, processes: Processes) -> str:
+    """How agents get their tasks: what real agents do, they do over Work and over FetchTask.
+
+    Tests in which the test itself calls FetchTask, and no agent runs, are about the store or the
+    stop of the distributor, and run once.
+    """
+    feed: str = request.param
+    processes.unary = feed == "FetchTask"
+    return feed
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a distributor on a real disk. Each test takes a queue of its own."""

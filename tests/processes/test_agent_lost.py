@@ -23,13 +23,14 @@ def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 async def test_the_task_of_a_killed_agent_is_finished_by_another(
-    processes: Processes, hasty_server: str
+    processes: Processes, hasty_server: str, feed: str
 ) -> None:
     """P4, P5: offered again a second after its lease at the latest; lost, not failed."""
-    flags = ("--queues", "killed", "--failure-rate", "0")
+    queue = f"killed-{feed}"
+    flags = ("--queues", queue, "--failure-rate", "0")
     first = processes.agent("first", hasty_server, *flags)
     async with Client(hasty_server) as client:
-        submitted = await client.submit(user_tier="paid", est_processing_time_s=60, queue="killed")
+        submitted = await client.submit(user_tier="paid", est_processing_time_s=60, queue=queue)
         first.wait_for("task started", task_id=submitted.task_id)
         second = processes.agent("second", hasty_server, *flags, "--speed", "1000")
         second.wait_for("agent started")
@@ -48,19 +49,20 @@ async def test_the_task_of_a_killed_agent_is_finished_by_another(
 
 
 async def test_an_agent_that_stood_still_past_its_lease_changes_nothing(
-    processes: Processes, hasty_server: str
+    processes: Processes, hasty_server: str, feed: str
 ) -> None:
     """P3: its late outcome is refused, and the other agent's stays."""
+    queue = f"frozen-{feed}"
     frozen = processes.agent(
-        *("frozen", hasty_server, "--queues", "frozen", "--failure-rate", "0", "--speed", "100")
+        *("frozen", hasty_server, "--queues", queue, "--failure-rate", "0", "--speed", "100")
     )
     async with Client(hasty_server) as client:
         # Its work would be done within the lease, if it did not stand still.
-        submitted = await client.submit(user_tier="paid", est_processing_time_s=50, queue="frozen")
+        submitted = await client.submit(user_tier="paid", est_processing_time_s=50, queue=queue)
         frozen.wait_for("task started", task_id=submitted.task_id)
         frozen.pause()
 
-        work = await client.fetch(agent_id="other", queues=["frozen"], wait_s=LIMIT_S)
+        work = await client.fetch(agent_id="other", queues=[queue], wait_s=LIMIT_S)
         assert work is not None
         assert (work.task_id, work.attempt) == (submitted.task_id, 2)
         frozen.resume()
@@ -90,5 +92,5 @@ async def test_an_agent_that_stood_still_past_its_lease_changes_nothing(
         assert (task.state, task.result, task.lost_count) == (TaskState.SUCCEEDED, b"in time", 1)
 
         # It is of use again.
-        again = await client.submit(user_tier="paid", est_processing_time_s=1, queue="frozen")
+        again = await client.submit(user_tier="paid", est_processing_time_s=1, queue=queue)
         frozen.wait_for("task succeeded", task_id=again.task_id)

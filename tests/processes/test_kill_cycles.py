@@ -2,16 +2,15 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Sequence
 
+from taskdist.agent.feeds import Feed, Fetching, Streaming
 from taskdist.client import Client
 from taskdist.core.errors import Unavailable
 from taskdist.core.task import TaskState
-from taskdist.reports import Work
+from taskdist.reports import Report, Work
+from taskdist.settings import SECOND_US, AgentSettings
 from tests.support.processes import LIMIT_S, Processes
-
-T = TypeVar("T")
 
 KILLS = 3
 ACKNOWLEDGED_PER_LIFE = 50
@@ -23,14 +22,25 @@ class Traffic:
     """Clients that submit, and one agent that works, over every death of the distributor.
 
     Every submit has an id of its own and is never repeated, so an unacknowledged one may be there
-    or not; an outcome is repeated until it is answered.
+    or not; an outcome is repeated until it is answered. It is the desk of its agent's feed.
     """
 
-    def __init__(self, address: str) -> None:
+    agent_id = "tester"
+    session = "s-1"
+    kinds: Sequence[str] = ()
+
+    def __init__(self, address: str, feed: str) -> None:
         self.client = Client(address)
+        settings = AgentSettings(wait_us=SECOND_US, backoff_max_us=SECOND_US)
+        kind = Fetching if feed == "FetchTask" else Streaming
+        self._feed: Feed = kind(self, settings, self.client)
+        self._runs: dict[str, asyncio.Task[None]] = {}
+        self._idle = asyncio.Event()
         self.is_up = asyncio.Event()
         self.is_up.set()
-        self.is_over = False
+        self.over = asyncio.Event()
+        self.wrong: list[Work] = []
+        """Tasks whose data is not what was submitted, byte for byte."""
         self.tried: dict[str, bytes] = {}
         self.acknowledged: set[str] = set()
         self.succeeded: dict[str, bytes] = {}
@@ -38,7 +48,7 @@ class Traffic:
 
     async def submit(self) -> None:
         """Submits until it is over."""
-        while not self.is_over:
+        while not self.over.is_set():
             number = len(self.tried)
             task_id, data = str(uuid.uuid4()), number.to_bytes(8)
             self.tried[task_id] = data
@@ -58,19 +68,47 @@ class Traffic:
 
     async def work(self) -> None:
         """Takes one task after another and reports its data, reversed, as its result."""
-        while not self.is_over:
-            work = await self.patiently(lambda: self.client.fetch(agent_id="tester", wait_s=1))
-            if work is not None:
-                assert work.data == self.tried[work.task_id], "byte for byte"
-                await self._succeed(work)
+        running = asyncio.ensure_future(self._feed.run())
+        await self.over.wait()
+        if isinstance(self._feed, Fetching):
+            await self._idle.wait()
+        self._feed.leave()
+        await self._no_runs()
+        await self._feed.finish()
+        await running
+        await self._no_runs()  # What came between goodbye and the end of the stream.
 
-    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Calls again whenever the distributor is back."""
-        while True:
-            try:
-                return await call()
-            except Unavailable:
-                await self.is_up.wait()
+    def held(self) -> list[str]:
+        """The leases that it holds."""
+        return list(self._runs)
+
+    def begin(self, work: Work, since: float) -> None:
+        """A task has come."""
+        if work.data != self.tried[work.task_id]:
+            self.wrong.append(work)
+        self._runs[work.lease_id] = asyncio.ensure_future(self._run(work))
+
+    def lost(self, lease_id: str, reason: str) -> None:
+        """An outcome was kept, and the distributor killed before it said so: it is said again."""
+
+    async def free_slot(self) -> None:
+        """Returns once no task runs; never when it is over, so that no fetch is cut off."""
+        await self._no_runs()
+        if self.over.is_set():
+            self._idle.set()
+            await asyncio.Event().wait()
+
+    async def _no_runs(self) -> None:
+        while self._runs:
+            await asyncio.wait(self._runs.values())
+
+    async def _run(self, work: Work) -> None:
+        result = work.data[::-1]
+        try:
+            await self._feed.settle(Report(work.task_id, work.lease_id, result, ""))
+            self.succeeded[work.task_id] = result
+        finally:
+            del self._runs[work.lease_id]
 
     async def wait_for_more(self, count: int) -> None:
         """Returns when so many more submits are acknowledged."""
@@ -78,24 +116,13 @@ class Traffic:
         async with self._more:
             await self._more.wait_for(lambda: len(self.acknowledged) >= wanted)
 
-    async def _succeed(self, work: Work) -> None:
-        result = work.data[::-1]
-        await self.patiently(
-            lambda: self.client.complete(
-                task_id=work.task_id,
-                agent_id="tester",
-                lease_id=work.lease_id,
-                success=True,
-                result=result,
-            )
-        )
-        self.succeeded[work.task_id] = result
 
-
-async def test_nothing_acknowledged_is_lost_over_many_kills(processes: Processes) -> None:
+async def test_nothing_acknowledged_is_lost_over_many_kills(
+    processes: Processes, feed: str
+) -> None:
     """P1: what was acknowledged is there, once, in one state; P2: the rest comes in order."""
     serving = processes.serve()
-    traffic = Traffic(serving.address)
+    traffic = Traffic(serving.address, feed)
     async with traffic.client as client, asyncio.timeout(2 * LIMIT_S):
         async with asyncio.TaskGroup() as group:
             group.create_task(traffic.work())
@@ -108,12 +135,14 @@ async def test_nothing_acknowledged_is_lost_over_many_kills(processes: Processes
                 serving = await asyncio.to_thread(processes.serve, listen=serving.address)
                 traffic.is_up.set()
             await traffic.wait_for_more(ACKNOWLEDGED_PER_LIFE)
-            traffic.is_over = True
+            traffic.over.set()
 
         tasks = [task async for task in client.list_tasks()]
+        assert not traffic.wrong
         by_id = {task.task_id: task for task in tasks}
         assert len(by_id) == len(tasks), "each is in one state"
         assert traffic.acknowledged <= by_id.keys() <= traffic.tried.keys()
+        assert traffic.succeeded
         for task_id, result in traffic.succeeded.items():
             assert by_id[task_id].state is TaskState.SUCCEEDED
             assert (await client.get(task_id)).result == result

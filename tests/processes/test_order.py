@@ -6,14 +6,14 @@ import uuid
 from taskdist.client import Client
 from tests.support.processes import LIMIT_S, Processes
 
-QUEUE = "order"
 SPEED = "20"
 
 
 async def test_two_agents_work_in_exactly_the_promised_order(
-    processes: Processes, server: str
+    processes: Processes, server: str, feed: str
 ) -> None:
     """P2: paid before free, shorter before longer, older before newer, whoever asks."""
+    queue = f"order-{feed}"
     submits = {
         str(uuid.uuid4()): ("--tier", tier, "--time", seconds)
         for tier, seconds in [("free", "10"), ("paid", "3")]
@@ -21,7 +21,7 @@ async def test_two_agents_work_in_exactly_the_promised_order(
     free_10, paid_3 = submits
     submitting = [
         processes.spawn(
-            *("submit", *flags, "--queue", QUEUE, "--id", task_id), TASKDIST_SERVER=server
+            *("submit", *flags, "--queue", queue, "--id", task_id), TASKDIST_SERVER=server
         )
         for task_id, flags in submits.items()
     ]
@@ -31,7 +31,7 @@ async def test_two_agents_work_in_exactly_the_promised_order(
         # Two differ from an earlier one by their age alone.
         paid_5, free_2, newer_free_2, newer_paid_3, paid_half = [
             (
-                await client.submit(user_tier=tier, est_processing_time_s=seconds, queue=QUEUE)
+                await client.submit(user_tier=tier, est_processing_time_s=seconds, queue=queue)
             ).task_id
             for tier, seconds in [
                 ("paid", 5),
@@ -48,7 +48,7 @@ async def test_two_agents_work_in_exactly_the_promised_order(
 
         agents = [
             processes.agent(
-                *(name, server, "--queues", QUEUE, "--speed", SPEED, "--failure-rate", "0")
+                *(name, server, "--queues", queue, "--speed", SPEED, "--failure-rate", "0")
             )
             for name in ("agent-1", "agent-2")
         ]

@@ -72,15 +72,18 @@ def running(processes: Processes, server: str, queue: str, *flags: str) -> Spawn
     )
 
 
-async def test_sigterm_lets_an_agent_finish_its_work(processes: Processes, server: str) -> None:
+async def test_sigterm_lets_an_agent_finish_its_work(
+    processes: Processes, server: str, feed: str
+) -> None:
     """The drain: no new tasks, running ones are finished and reported, exit 0."""
-    agent = running(processes, server, "finish")
+    queue = f"finish-{feed}"
+    agent = running(processes, server, queue)
     async with Client(server) as client:
-        first = await client.submit(user_tier="free", est_processing_time_s=0.7, queue="finish")
+        first = await client.submit(user_tier="free", est_processing_time_s=0.7, queue=queue)
         agent.wait_for("task started", task_id=first.task_id)
         agent.terminate()
         agent.wait_for("draining", running=1)
-        late = await client.submit(user_tier="free", est_processing_time_s=0, queue="finish")
+        late = await client.submit(user_tier="free", est_processing_time_s=0, queue=queue)
 
         assert agent.wait_end() == 0
         assert agent.logged("task succeeded", task_id=first.task_id)
@@ -94,10 +97,10 @@ async def test_sigterm_lets_an_agent_finish_its_work(processes: Processes, serve
     ids=["timeout", "twice"],
 )
 async def test_a_drain_hands_back_what_it_cannot_finish(
-    processes: Processes, server: str, drain_timeout: str, signals: int, code: int
+    processes: Processes, server: str, feed: str, drain_timeout: str, signals: int, code: int
 ) -> None:
     """P5: after --drain-timeout, or a second SIGTERM, the task is ready again, nothing counted."""
-    queue = f"hand-back-{signals}"
+    queue = f"hand-back-{signals}-{feed}"
     agent = running(processes, server, queue, "--drain-timeout", drain_timeout)
     async with Client(server) as client:
         submitted = await client.submit(user_tier="free", est_processing_time_s=600, queue=queue)

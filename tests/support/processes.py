@@ -147,10 +147,14 @@ class Processes:
 
     Args:
         directory: their working directory and HOME.
+
+    Attributes:
+        unary: whether its agents use FetchTask, as with a distributor that lacks Work.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.unary = False
         self._spawned: list[Spawned] = []
 
     def __enter__(self) -> Self:
@@ -171,7 +175,8 @@ class Processes:
 
     def agent(self, name: str, server: str, *flags: str) -> Spawned:
         """An agent; it may not have connected yet."""
-        return self.spawn("agent", name, "--server", server, *flags)
+        environ = {"TASKDIST_UNARY": "1"} if self.unary else {}
+        return self.spawn("agent", name, "--server", server, *flags, **environ)
 
     def spawn(self, *arguments: str, **environ: str) -> Spawned:
         """Any verb, in the background."""
