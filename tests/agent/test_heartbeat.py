@@ -51,6 +51,20 @@ async def test_a_lease_is_renewed_at_each_third_of_its_term() -> None:
     assert gaps == pytest.approx([LEASE_S / 3] * 9)
 
 
+async def test_an_agent_that_holds_nothing_does_not_beat() -> None:
+    """Also not at the time at which a lease that is long over would have been due."""
+
+    async def work(work: Work) -> bytes:
+        await asyncio.sleep(1)
+        return b"done"
+
+    async with stage(lease_us=LEASE_S * 1e6) as played:
+        played.agent(work)
+        await played.final(await played.submit())
+        await asyncio.sleep(3 * LEASE_S)
+        assert not played.network.times("Heartbeat")
+
+
 async def test_one_heartbeat_renews_all_that_is_held() -> None:
     handler = Endless()
     async with stage(lease_us=LEASE_S * 1e6) as played:

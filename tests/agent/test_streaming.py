@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from taskdist.agent.feeds import MESSAGES_IN_FLIGHT_MAX, OUTCOMES_TOGETHER, Streaming
+from taskdist.agent.feeds import MESSAGES_IN_FLIGHT_MAX, OUTCOMES_PER_MESSAGE, Streaming
 from taskdist.client import Client
 from taskdist.core.errors import PreconditionFailed, StoreFull, Unavailable
 from taskdist.reports import Report, Verdict, Work, WorkNews
-from taskdist.settings import OUTCOMES_MAX, RESULT_BYTES_MAX, AgentSettings
+from taskdist.settings import RESULT_BYTES_MAX, AgentSettings
 from tests.support.backends import turns
 
 pytestmark = pytest.mark.virtual_time
@@ -109,37 +109,35 @@ async def near(far: Far, slots: int = 1_000) -> AsyncIterator[Near]:
     await asyncio.wait_for(one.running, 60)
 
 
-async def test_two_messages_are_in_flight_and_what_ends_meanwhile_shares_the_next() -> None:
+async def test_so_many_messages_are_in_flight_and_what_ends_meanwhile_shares_the_next() -> None:
     far = Far()
     async with near(far) as agent:
-        await agent.settle("a")
-        await agent.settle("b", "c")
-        assert len(far.messages) == MESSAGES_IN_FLIGHT_MAX
+        pairs = [[f"a{number}", f"b{number}"] for number in range(MESSAGES_IN_FLIGHT_MAX)]
+        for pair in pairs:
+            await agent.settle(*pair)
         for lease_id in "def":
             await agent.settle(lease_id)
-        assert far.messages == [["a"], ["b", "c"]]
-        far.judge("b")
+        assert far.messages == pairs
+        far.judge("b1")
         await turns()
-        assert len(far.messages) == 2, "neither is answered wholly"
-        far.judge("c")
+        assert far.messages == pairs, "none is answered wholly"
+        far.judge("a1")
         await turns()
-        assert far.messages[2:] == [["d", "e", "f"]]
-        far.judge("a")
-        far.judge("d", "e", "f")
+        assert far.messages == [*pairs, ["d", "e", "f"]]
+        far.judge(*(lease_id for pair in pairs for lease_id in pair), "d", "e", "f")
         await turns()
-        assert [await answer for answer in agent.answers.values()] == ["succeeded"] * 6
+        answers = [await answer for answer in agent.answers.values()]
+        assert answers == ["succeeded"] * (2 * MESSAGES_IN_FLIGHT_MAX + 3)
 
 
-@pytest.mark.parametrize(
-    ("slots", "most"), [(1, OUTCOMES_TOGETHER), (400, 200), (10_000, OUTCOMES_MAX)]
-)
-async def test_p7_outcomes_in_one_message_are_limited(slots: int, most: int) -> None:
-    """Of many slots half may share one, so that the other half works."""
+async def test_p7_outcomes_in_one_message_are_limited() -> None:
     far = Far()
-    async with near(far, slots) as agent:
-        leases = [f"lease-{number}" for number in range(2 * most + 7)]
+    async with near(far, slots=10_000) as agent:
+        count = MESSAGES_IN_FLIGHT_MAX * OUTCOMES_PER_MESSAGE
+        leases = [f"lease-{number}" for number in range(count + 7)]
         await agent.settle(*leases)
-        assert [len(message) for message in far.messages] == [most, most]
+        sizes = [len(message) for message in far.messages]
+        assert sizes == [OUTCOMES_PER_MESSAGE] * MESSAGES_IN_FLIGHT_MAX
         far.judge(*far.messages[0])
         await turns()
         assert [lease_id for message in far.messages for lease_id in message] == leases
@@ -151,11 +149,8 @@ async def test_p7_large_results_are_cut_into_messages_that_fit() -> None:
     far = Far()
     async with near(far) as agent:
         await agent.settle(*"abcde", result=bytes(RESULT_BYTES_MAX))
-        assert far.messages == [["a", "b"], ["c", "d"]]
-        far.judge(*"abcd")
-        await turns()
-        assert far.messages[2:] == [["e"]]
-        far.judge("e")
+        assert far.messages == [["a", "b"], ["c", "d"], ["e"]]
+        far.judge(*"abcde")
         await turns()
 
 

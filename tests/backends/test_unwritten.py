@@ -25,7 +25,7 @@ from tests.support.backends import (
     turns,
 )
 
-COUNTS = [0, 1, 15, 16, 17, 127, 128, 129, 145, 500]
+COUNTS = [0, 1, 15, 16, 17, 127, 128, 129, 145, 250]
 """Around all numbers of rows that are written in one step."""
 
 

@@ -9,7 +9,7 @@ from taskdist.client import Client
 from taskdist.client.connection import GatheringChannel
 from taskdist.distributor.server import Distributor, bind
 from taskdist.settings import DATA_BYTES_MAX, DistributorSettings
-from taskdist.wire.gathering import PARTS_MAX, GatheringTransport
+from taskdist.wire.http2 import PARTS_MAX, GatheringTransport
 
 
 class Wire(asyncio.Transport):
