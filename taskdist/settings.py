@@ -63,8 +63,8 @@ STREAM_WINDOW_BYTES = MIB
 """HTTP/2 flow control: sixteen streams that nobody reads leave a connection usable."""
 
 FRAME_BYTES_MAX = 256 * KIB
-"""HTTP/2 frames that we accept. Each costs some 50 µs on either side, and the default of 16 KiB
-makes 64 of a message with the largest data."""
+"""HTTP/2 frames that a client accepts. Each costs some 50 µs on either side, and the default of 16
+KiB, which a distributor stays with, makes 64 of a message with the largest data."""
 
 LEASE_TOKEN_BYTES = 8
 """Random bytes in a lease_id: it cannot be guessed, and is none of an earlier store's."""
@@ -86,13 +86,13 @@ SUBMIT_TASKS_MAX = 1_000
 """Tasks in one SubmitTasks: one commit's worth."""
 
 SUBMIT_BATCH_BYTES_MAX = 3 * MIB
-"""Data in one batch of the client's: the rest of a message is for what stands around it."""
+"""Requests in one batch of the client's, with room for what stands around each of them."""
 
 SLOTS_MAX = 10_000
 """Tasks that one agent runs at once: what one heartbeat can name."""
 
 OUTCOMES_MAX = 1_000
-"""Outcomes and releases in one message of Work: one commit's worth."""
+"""Outcomes and releases in one message of Work: eight commits' worth."""
 
 HEARTBEAT_LEASES_MAX = 10_000
 """Lease ids in one heartbeat: 400 KiB, some 10 ms of the writer's time."""

@@ -117,7 +117,7 @@ class Journal:
         return Clocks(*self.connection.execute(f"SELECT {columns} FROM store").get)
 
     def task_by_id(self, task_id: str) -> Task | None:
-        """The task of this id, without its lease."""
+        """The task of this id; its lease, if it has one, is with those that know the live ones."""
         # Without a flush: each task of a batch is looked for before it is added.
         if task_id in self._unwritten_tasks:
             return self._unwritten_tasks[task_id]
@@ -255,12 +255,11 @@ class Journal:
             self.connection.execute("ROLLBACK")
 
     def savepoint(self) -> None:
-        """Remembers this point of the open transaction; begins one if there is none.
+        """Remembers this point of the transaction.
 
         Made when rows are written before it is forgotten, which they mostly are not.
         """
         self.flush()
-        self._begin()
         self._savepoint = _Savepoint.WANTED
 
     def rollback_to_savepoint(self) -> None:

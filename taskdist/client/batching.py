@@ -1,6 +1,6 @@
 """Micro-batching: concurrent submits of one client share a SubmitTasks.
 
-A submit waits for at most a millisecond for others to join it; while one batch is under way the
+A submit waits for at most a millisecond for others to join it; while two batches are under way the
 next one gathers, so that under load batches grow by themselves. Each task has an id of the client's
 making and an answer of its own (`atomic=false`): one bad task harms no other, and an outcome that
 got lost can be asked for again by submitting the same.
@@ -8,6 +8,7 @@ got lost can be asked for again by submitting the same.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from taskdist.core.errors import Refused
 from taskdist.reports import Submission, Submitted
@@ -32,19 +33,19 @@ class Batcher:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._waiting: list[tuple[Submission, asyncio.Future[Submitted]]] = []
+        self._waiting: list[_Waiting] = []
         self._under_way: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def submit(self, submission: Submission) -> Submitted:
-        """Submits a task with others.
+    async def submit(self, submission: Submission, size_bytes: int) -> Submitted:
+        """Submits a task, whose request has this size, with others.
 
         Raises:
             Refused: this one was refused, or the batch could not be sent.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Submitted] = loop.create_future()
-        self._waiting.append((submission, answer))
+        self._waiting.append(_Waiting(submission, size_bytes, answer))
         if len(self._waiting) >= SUBMIT_TASKS_MAX:
             self._begin()
         elif self._timer is None and len(self._under_way) < BATCHES_UNDER_WAY:
@@ -67,26 +68,32 @@ class Batcher:
         if self._waiting:
             self._begin()
 
-    async def _submit(self, batch: list[tuple[Submission, asyncio.Future[Submitted]]]) -> None:
+    async def _submit(self, batch: "list[_Waiting]") -> None:
         results: Sequence[Submitted | Exception]
         try:
-            results = await self._send([submission for submission, _ in batch])
+            results = await self._send([one.submission for one in batch])
         except Exception as error:  # Whatever it is, each caller has to hear of it.
             results = [error] * len(batch)
-        for (_, answer), result in zip(batch, results, strict=True):
-            if answer.done():
+        for one, result in zip(batch, results, strict=True):
+            if one.answer.done():
                 continue
             if isinstance(result, Exception):
-                answer.set_exception(result)
+                one.answer.set_exception(result)
             else:
-                answer.set_result(result)
+                one.answer.set_result(result)
 
 
-def _fitting(waiting: Sequence[tuple[Submission, object]]) -> int:
+class _Waiting(NamedTuple):
+    submission: Submission
+    size_bytes: int
+    answer: asyncio.Future[Submitted]
+
+
+def _fitting(waiting: Sequence[_Waiting]) -> int:
     """How many of these fit one message; at least one."""
     size = 0
-    for count, (submission, _) in enumerate(waiting[:SUBMIT_TASKS_MAX]):
-        size += len(submission.data)
+    for count, one in enumerate(waiting[:SUBMIT_TASKS_MAX]):
+        size += one.size_bytes
         if count and size > SUBMIT_BATCH_BYTES_MAX:
             return count
     return min(len(waiting), SUBMIT_TASKS_MAX)

@@ -29,9 +29,11 @@ from taskdist.settings import (
     PAGE_SIZE_DEFAULT,
 )
 from taskdist.wire import messages as wire
-from taskdist.wire.codec import fields, make
+from taskdist.wire.codec import Codec, fields, make
 
 R = TypeVar("R")
+
+_codec = Codec()
 
 BATCH_PAUSES_S = (0.1, 0.4, 1.6)
 """Pauses before a batch is sent again, in all enough for a short restart."""
@@ -98,7 +100,10 @@ class Client:
             user_tier, est_processing_time_s, data, kind, queue, task_id, max_retries
         )
         if self._batcher is not None:
-            return await self._batcher.submit(_with_id(submission))
+            submission = _with_id(submission)
+            # Encoded here, so that what cannot be is this caller's error and nobody else's.
+            encoded = _codec.encode(_submit_request(submission), wire.SubmitTaskRequest)
+            return await self._batcher.submit(submission, len(encoded))
         request = _submit_request(submission)
         return reading.submitted(await self._call("SubmitTask", request, wire.SubmitTaskResponse))
 

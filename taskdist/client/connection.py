@@ -10,6 +10,7 @@ from grpclib.protocol import H2Protocol
 
 from taskdist.core.errors import Refused, Unavailable, Unsupported
 from taskdist.settings import (
+    FRAME_BYTES_MAX,
     RESPONSE_PARTS_MAX,
     check_address,
 )
@@ -67,11 +68,10 @@ class Errors:
 
 
 class GatheringChannel(Channel):
-    """grpclib's channel, with one write for all that a turn of the loop has to say."""
+    """grpclib's channel, with `GatheringProtocol`, and large frames."""
 
     def _protocol_factory(self) -> H2Protocol:
-        plain = super()._protocol_factory()
-        return GatheringProtocol(plain.handler, plain.config, plain.h2_config)
+        return GatheringProtocol(super()._protocol_factory(), FRAME_BYTES_MAX)
 
 
 def channel_to(server: str) -> Channel:

@@ -1,6 +1,7 @@
 """grpclib's server, hardened: what it lacks is added here, each part with the reason.
 
-Everything that touches grpclib's private parts is in this file. It knows nothing of tasks; expected
+What touches the private parts of grpclib's server is in this file; `wire/http2.py` has those that
+both sides share. It knows nothing of tasks; expected
 errors become statuses here, so that no method has to.
 """
 
@@ -56,8 +57,7 @@ class Server(GrpclibServer):
         self._protocols: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
 
     def _protocol_factory(self) -> H2Protocol:
-        plain = super()._protocol_factory()
-        protocol = GatheringProtocol(plain.handler, plain.config, plain.h2_config)
+        protocol = GatheringProtocol(super()._protocol_factory())
         self._protocols.add(protocol)
         return protocol
 

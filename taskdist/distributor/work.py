@@ -230,24 +230,25 @@ class _WorkStream:
                 self._asking.cancel()  # It asks for too many now; `_take` asks again.
         if said.goodbye:
             self._take_no_more()
-        verdicts = [convert_agents.verdict(*refused) for refused in said.refused]
-        if said.settles:
-            for settle, answer in zip(said.settles, await self._settle(said.settles), strict=True):
-                verdicts.append(convert_agents.verdict(settle.lease_id, answer))
+        self._tell([convert_agents.verdict(*refused) for refused in said.refused])
+        for start in range(0, len(said.settles), OUTCOMES_TOGETHER):
+            settles = said.settles[start : start + OUTCOMES_TOGETHER]
+            answers = await self._settle(settles)
+            self._tell(
+                [
+                    convert_agents.verdict(settle.lease_id, answer)
+                    for settle, answer in zip(settles, answers, strict=True)
+                ]
+            )
+
+    def _tell(self, verdicts: Sequence[wire.WorkVerdict]) -> None:
         if verdicts:
             self._verdicts += verdicts
             self._told.clear()
             self._news.set()
 
     async def _settle(self, settles: tuple[commands.Settle, ...]) -> tuple[Any, ...]:
-        """What became of these outcomes, some at a time, so that no other reply waits long."""
-        answers: list[Any] = []
-        for start in range(0, len(settles), OUTCOMES_TOGETHER):
-            answers += await self._settle_some(settles[start : start + OUTCOMES_TOGETHER])
-        return tuple(answers)
-
-    async def _settle_some(self, settles: tuple[commands.Settle, ...]) -> tuple[Any, ...]:
-        """In one commit, which also fills the slots that they free."""
+        """What became of these outcomes, in one commit, which also fills the slots they free."""
         if self._asking is not None or self._grants or self._leaving:
             return await self._backend.apply(commands.Several(settles))
         self._riding = True

@@ -6,7 +6,7 @@ stand two functions per message type, written here from the descriptor set that 
 betterproto's own codec, unknown fields included, many times faster and without its faults: it
 checks no wire types, and takes seconds for a megabyte of tiny sub-messages.
 
-All that knows betterproto's insides is in this file; tests/wire/test_betterproto.py has a test for
+All that knows betterproto's insides is in this file; tests/wire/test_copying.py has a test for
 each such name. `fields` and `make` are how the rest of taskdist reads and builds messages.
 """
 

@@ -7,8 +7,6 @@ import hyperframe.frame
 from grpclib.protocol import H2Protocol
 from h2.settings import SettingCodes
 
-from taskdist.settings import FRAME_BYTES_MAX
-
 PARTS_MAX = 12
 """What is gathered at most: four calls. With all calls of a long turn in one write, either side
 would only begin when the other is done."""
@@ -18,18 +16,32 @@ class GatheringProtocol(H2Protocol):
     """grpclib's protocol, with one write for what a turn of the event loop has to say.
 
     grpclib writes each frame by itself: three system calls for a unary call, each of which lets go
-    of the interpreter and has to get it back from other threads. And frames may be larger.
+    of the interpreter and has to get it back from other threads.
+
+    Args:
+        plain: what grpclib would use; not used any further.
+        frame_bytes_max: frames that are accepted, if they may be larger than HTTP/2's 16 KiB. For
+            peers that are trusted: h2 has the same limit for each piece of a block of headers,
+            whose decoding takes time in the square of its length.
     """
+
+    def __init__(self, plain: H2Protocol, frame_bytes_max: int | None = None) -> None:
+        super().__init__(plain.handler, plain.config, plain.h2_config)
+        self._frame_bytes_max = frame_bytes_max
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         gathering = GatheringTransport(cast(asyncio.Transport, transport))
         super().connection_made(cast(asyncio.BaseTransport, gathering))
+        if self._frame_bytes_max is not None:
+            self._accept_frames(self._frame_bytes_max)
+
+    def _accept_frames(self, size: int) -> None:
         http2 = self.connection._connection
-        http2.update_settings({SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX})
+        http2.update_settings({SettingCodes.MAX_FRAME_SIZE: size})
         # At once: a peer may send its word that it has heard so and a large frame together, and h2
         # looks at the limit only once for all that comes together.
-        http2.max_inbound_frame_size = FRAME_BYTES_MAX
+        http2.max_inbound_frame_size = size
         self.connection.flush()
 
 
@@ -62,7 +74,8 @@ class GatheringTransport:
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()
-            self._transport.write(data)
+            if not self._transport.is_closing():  # uvloop would raise where asyncio is silent.
+                self._transport.write(data)
 
 
 _shown = hyperframe.frame._raw_data_repr

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -266,4 +267,23 @@ async def test_concurrent_submits_share_calls_and_one_bad_task_harms_no_other(
     for tier, result in zip(tiers, results, strict=True):
         assert isinstance(result, Refused if tier == "gold" else Submitted)
     assert len(await everything(client)) == 100
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"max_retries": -1}, {"kind": "\ud800"}, {"data": "text"}, {"kind": "k" * 5_000_000}],
+    ids=["number", "text", "type", "size"],
+)
+async def test_one_that_cannot_be_sent_harms_no_other_of_its_batch(
+    distributor: Distributor, bad: dict[str, Any]
+) -> None:
+    client = Client("in memory", channel=connect(distributor)._channel)
+    fine: dict[str, Any] = {"user_tier": "paid", "est_processing_time_s": 1}
+    submits = [client.submit(**fine), client.submit(**(fine | bad)), client.submit(**fine)]
+    first, refused, last = await asyncio.gather(*submits, return_exceptions=True)
+    assert isinstance(first, Submitted)
+    assert isinstance(last, Submitted)
+    assert isinstance(refused, Exception)
+    assert len(await everything(client)) == 2
     client.close()
