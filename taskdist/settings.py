@@ -200,8 +200,8 @@ class DistributorSettings(Sourced):
     """How long a stop waits for calls under way. Long-polls are answered at once."""
 
     event_loop: EventLoop = "asyncio"
-    """What turns: Python's own loop, or uvloop, which `pip install taskdist[fast]` brings. Measured
-    equal here; docs/performance.md."""
+    """What turns: Python's own loop, or uvloop, which `pip install taskdist[fast]` brings.
+    Equal within the noise where it was measured: docs/performance.md."""
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -267,8 +267,8 @@ class AgentSettings(Sourced):
     """The longest such pause: back within seconds, and 5,000 agents make 1,000 calls a second."""
 
     event_loop: EventLoop = "asyncio"
-    """What turns: Python's own loop, or uvloop, which `pip install taskdist[fast]` brings. Measured
-    equal here; docs/performance.md."""
+    """What turns: Python's own loop, or uvloop, which `pip install taskdist[fast]` brings.
+    Equal within the noise where it was measured: docs/performance.md."""
 
     @field_validator("queues", mode="before")
     @classmethod

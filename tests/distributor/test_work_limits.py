@@ -65,7 +65,7 @@ async def test_p7_a_message_has_no_more_verdicts_and_revocations_than_allowed(
             await work.say(outcomes=outcomes(OUTCOMES_MAX))
         heard = await work.all()
     assert sum(len(message.verdicts) for message in heard) == 3 * OUTCOMES_MAX
-    assert max(len(message.verdicts) for message in heard) == OUTCOMES_MAX
+    assert max(len(message.verdicts) for message in heard) <= OUTCOMES_MAX
     revoked = [lease_id for message in heard for lease_id in message.revoked_lease_ids]
     assert revoked == list(gone)
     assert max(len(message.revoked_lease_ids) for message in heard) == OUTCOMES_MAX
