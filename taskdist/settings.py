@@ -94,6 +94,13 @@ SLOTS_MAX = 10_000
 OUTCOMES_MAX = 1_000
 """Outcomes and releases in one message of Work: eight commits' worth."""
 
+OUTCOMES_TOGETHER = 128
+"""Outcomes in one commit, and what our agents put into a message. With the leases that fill the
+slots they free, it is some 10 ms of work, behind which any other reply may have to wait."""
+
+LEASE_ID_LENGTH_SHOWN = 80
+"""Characters of an unknown lease_id in a refusal, whose text has to fit a header."""
+
 HEARTBEAT_LEASES_MAX = 10_000
 """Lease ids in one heartbeat: 400 KiB, some 10 ms of the writer's time."""
 

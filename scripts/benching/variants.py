@@ -5,11 +5,13 @@ Run as `python -m scripts.benching.variants VARIANT serve …`; the rest is the 
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import apsw
 
-from taskdist.backends import embedded, journal
+from taskdist.backends import journal
 from taskdist.cli import main
 from taskdist.core.commands import Change
 from taskdist.distributor import service
@@ -17,6 +19,9 @@ from taskdist.wire import messages as wire
 from taskdist.wire.codec import make
 
 SLOW_SYNC_S = 0.010
+
+_disks: list[apsw.VFS] = []
+"""SQLite's disks of our own: they have to live as long as the process."""
 
 
 def echo() -> None:
@@ -26,7 +31,7 @@ def echo() -> None:
         state = wire.TaskState.READY
         return make(wire.SubmitTaskResponse, task_id="echo", status=state, queue_position=1)
 
-    service.TaskDistributorService.submit_task = submit_task  # type: ignore[assignment, method-assign]
+    mock.patch.object(service.TaskDistributorService, "submit_task", submit_task).start()
 
 
 def nothing() -> None:
@@ -39,10 +44,10 @@ def nothing() -> None:
         kept[task.sequence] = (task.evolve(lease=None), data)
         return 0
 
-    journal.Journal.save = save  # type: ignore[method-assign]
-    journal.Journal.tasks_with_data = (  # type: ignore[method-assign]
-        lambda self, sequences: (kept[sequence] for sequence in sequences)
-    )
+    def tasks_with_data(self: journal.Journal, sequences: Sequence[int]) -> Iterator[Any]:
+        return map(kept.__getitem__, sequences)
+
+    mock.patch.multiple(journal.Journal, save=save, tasks_with_data=tasks_with_data).start()
 
 
 def slow() -> None:
@@ -60,10 +65,10 @@ def slow() -> None:
         def __init__(self) -> None:
             super().__init__("slow", beneath, makedefault=True)
 
-        def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+        def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 # apsw's name
             return File(beneath, name, flags)
 
-    embedded.slow_disk = Disk()  # type: ignore[attr-defined] # it lives as long as the process
+    _disks.append(Disk())
 
 
 if __name__ == "__main__":

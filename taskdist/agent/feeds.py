@@ -13,10 +13,11 @@ import stamina
 import structlog
 
 from taskdist.client import Client
+from taskdist.client.batching import fitting
 from taskdist.client.work import WorkStream
 from taskdist.core.errors import Exhausted, Unavailable
 from taskdist.reports import Report, Work, WorkNews
-from taskdist.settings import MESSAGE_BYTES_MAX, SECOND_US, AgentSettings
+from taskdist.settings import MESSAGE_BYTES_MAX, OUTCOMES_TOGETHER, SECOND_US, AgentSettings
 
 log = structlog.get_logger()
 
@@ -32,10 +33,6 @@ MESSAGES_IN_FLIGHT_MAX = 4
 """Messages with outcomes that are not answered yet. While they are on the disk, the next is made of
 all that ends meanwhile: neither side waits for the other, and the busier they are, the more share
 one commit."""
-
-OUTCOMES_PER_MESSAGE = 128
-"""What a message carries at most. With the leases that fill the slots it frees, it is one piece of
-the distributor's work, some 10 ms, behind which any other reply may have to wait."""
 
 
 class Desk(Protocol):
@@ -319,7 +316,8 @@ class Streaming:
             await self._news.wait()
             self._news.clear()
             while self._unsent and len(self._in_flight) < MESSAGES_IN_FLIGHT_MAX:
-                count = _fitting(self._unsent[:OUTCOMES_PER_MESSAGE])
+                sizes = map(_size, self._unsent[:OUTCOMES_TOGETHER])
+                count = fitting(sizes, REPORT_BYTES_MAX)
                 reports, self._unsent = self._unsent[:count], self._unsent[count:]
                 self._in_flight.append({report.lease_id for report in reports})
                 await stream.report(reports)
@@ -331,11 +329,5 @@ class Streaming:
                 return
 
 
-def _fitting(reports: Sequence[Report]) -> int:
-    """How many of these fit one message; at least one, which always fits."""
-    size = 0
-    for count, report in enumerate(reports):
-        size += len(report.result) + len(report.error)
-        if count and size > REPORT_BYTES_MAX:
-            return count
-    return len(reports)
+def _size(report: Report) -> int:
+    return len(report.result) + len(report.error.encode())

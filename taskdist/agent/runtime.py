@@ -27,7 +27,7 @@ from taskdist.core.errors import (
     Unsupported,
 )
 from taskdist.reports import Report, Work
-from taskdist.settings import SECOND_US, AgentSettings
+from taskdist.settings import ERROR_BYTES_MAX, RESULT_BYTES_MAX, SECOND_US, AgentSettings
 from taskdist.signals import Signals
 
 log = structlog.get_logger()
@@ -244,6 +244,11 @@ class Agent:
             await self._report(work, result, error)
 
     async def _report(self, work: Work, result: bytes, error: str) -> None:
+        if len(result) > RESULT_BYTES_MAX:
+            # Far larger ones would not even be read, and their stream would break again and again.
+            error = f"a result of {len(result)} bytes; allowed: at most {RESULT_BYTES_MAX}"
+            result = b""
+        error = _end_of(error)
         try:
             try:
                 message = await self._settle(work, result, error)
@@ -279,6 +284,11 @@ class Agent:
 
     def _names(self, work: Work) -> dict[str, object]:
         return {"task_id": work.task_id, "agent_id": self.agent_id, "attempt": work.attempt}
+
+
+def _end_of(error: str) -> str:
+    """As much of an error as is kept, in characters that can be sent. A traceback ends with why."""
+    return error.encode(errors="replace")[-ERROR_BYTES_MAX:].decode(errors="ignore")
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

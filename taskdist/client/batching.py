@@ -7,7 +7,7 @@ got lost can be asked for again by submitting the same.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from taskdist.core.errors import Refused
@@ -22,6 +22,12 @@ WINDOW_S = 0.001
 
 BATCHES_UNDER_WAY = 2
 """One on its way while another is written: more would only make them smaller."""
+
+
+class _Waiting(NamedTuple):
+    submission: Submission
+    size_bytes: int
+    answer: asyncio.Future[Submitted]
 
 
 class Batcher:
@@ -56,7 +62,8 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        count = _fitting(self._waiting)
+        sizes = (one.size_bytes for one in self._waiting[:SUBMIT_TASKS_MAX])
+        count = fitting(sizes, SUBMIT_BATCH_BYTES_MAX)
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         if batch:
             task = asyncio.ensure_future(self._submit(batch))
@@ -68,7 +75,7 @@ class Batcher:
         if self._waiting:
             self._begin()
 
-    async def _submit(self, batch: "list[_Waiting]") -> None:
+    async def _submit(self, batch: list[_Waiting]) -> None:
         results: Sequence[Submitted | Exception]
         try:
             results = await self._send([one.submission for one in batch])
@@ -83,17 +90,12 @@ class Batcher:
                 one.answer.set_result(result)
 
 
-class _Waiting(NamedTuple):
-    submission: Submission
-    size_bytes: int
-    answer: asyncio.Future[Submitted]
-
-
-def _fitting(waiting: Sequence[_Waiting]) -> int:
-    """How many of these fit one message; at least one."""
-    size = 0
-    for count, one in enumerate(waiting[:SUBMIT_TASKS_MAX]):
-        size += one.size_bytes
-        if count and size > SUBMIT_BATCH_BYTES_MAX:
-            return count
-    return min(len(waiting), SUBMIT_TASKS_MAX)
+def fitting(sizes: Iterable[int], bytes_max: int) -> int:
+    """How many of these, from the first on, fit one message. The first always does."""
+    total = count = 0
+    for size in sizes:
+        total += size
+        if count and total > bytes_max:
+            break
+        count += 1
+    return count

@@ -19,8 +19,6 @@ class WorkStream:
 
     def __init__(self, stream: Stream[Any, Any]) -> None:
         self._stream = stream
-        self.ended = False
-        """Whether `end` was called."""
 
     async def report(self, reports: Sequence[Report]) -> None:
         """Says how runs ended; each gets a verdict in what is received later."""
@@ -43,7 +41,6 @@ class WorkStream:
 
     async def end(self) -> None:
         """There is no more to say; the distributor answers what was said, and ends the stream."""
-        self.ended = True
         await self._stream.end()
 
     async def receive(self) -> WorkNews | None:

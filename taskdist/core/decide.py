@@ -40,7 +40,7 @@ from taskdist.core.errors import (
 )
 from taskdist.core.lifecycle import Event, step
 from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState, content_hash
-from taskdist.settings import LANES_MAX, DistributorSettings
+from taskdist.settings import LANES_MAX, LEASE_ID_LENGTH_SHOWN, DistributorSettings
 
 Decide = Callable[[Any, Found, Moment, DistributorSettings], Decision]
 
@@ -147,7 +147,8 @@ def _repeated(command: Settle, found: Found) -> Decision:
         and (attempt.outcome is not Outcome.SUCCEEDED or found.result == command.result)
     )
     if attempt is None or not same:
-        lease = f"lease {command.lease_id[:80]}" if command.lease_id else "a lease"
+        shown = command.lease_id[:LEASE_ID_LENGTH_SHOWN]
+        lease = f"lease {shown}" if shown else "a lease"
         raise LeaseNotHeld(
             f"agent {command.agent_id} does not hold {lease} of task {command.task_id}, "
             f"which is {found.tasks[0].state}"
@@ -253,10 +254,8 @@ def _undo_lease(task: Task, moment: Moment) -> Change:
 
 
 def _end_lease(task: Task, state: TaskState, moment: Moment, **changes: object) -> Task:
-    changes["state"] = state
-    changes["lease"] = None
-    changes["finished_at_us"] = moment.wall_us if state.is_final else None
-    return task.evolve(**changes)
+    finished_at_us = moment.wall_us if state.is_final else None
+    return task.evolve(state=state, lease=None, finished_at_us=finished_at_us, **changes)
 
 
 def _ended(task: Task, after: Task, outcome: Outcome, moment: Moment, error: str = "") -> Attempt:

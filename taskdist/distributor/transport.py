@@ -143,8 +143,8 @@ def _guarded(handler: const.Handler, under_way: set[asyncio.Task[Any]] | None) -
     """
 
     async def call(stream: AnyStream) -> None:
-        # Ignored: it is the instance's own, so that generated handlers call it as well.
-        stream.recv_message = lambda: _receive(stream)  # type: ignore[method-assign]
+        # The instance's own, so that generated handlers call it as well.
+        vars(stream)["recv_message"] = lambda: _receive(stream)
         task = asyncio.current_task()
         if under_way is not None and task is not None:
             under_way.add(task)

@@ -20,15 +20,12 @@ from taskdist.core.commands import Change, Grant
 from taskdist.core.errors import BadField, Exhausted, InvalidFields, Unavailable
 from taskdist.core.task import Outcome
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
-from taskdist.settings import LEASE_TOKEN_BYTES, OUTCOMES_MAX, WAIT_MAX_US
+from taskdist.settings import LEASE_TOKEN_BYTES, OUTCOMES_MAX, OUTCOMES_TOGETHER, WAIT_MAX_US
 from taskdist.wire import convert_agents
 from taskdist.wire import messages as wire
 from taskdist.wire.convert_agents import Hello, Said
 
 log = structlog.get_logger()
-
-OUTCOMES_TOGETHER = 128
-"""Outcomes in one commit: with the leases that they make room for some 10 ms of work."""
 
 FULL_PAUSE_S = 1.0
 """After a full disk or full lines, when a stream asks for tasks again."""

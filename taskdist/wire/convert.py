@@ -98,7 +98,7 @@ def _submit(
     m = fields(message)
     if m.user_tier not in tiers:
         faults.add("user_tier", m.user_tier, ", ".join(tiers))
-    task_id = faults.task_id(m.task_id) if m.task_id else new_id
+    chosen_id = faults.task_id(m.task_id) if m.task_id else new_id
     est_us = faults.seconds(
         "est_processing_time", m.est_processing_time, EST_PROCESSING_TIME_MAX_US
     )
@@ -108,7 +108,7 @@ def _submit(
         alike = task_like(
             m.user_tier, est_us, m.kind or "simulate", m.queue or "default", max_retries
         )
-        task = alike.evolve(id=task_id)
+        task = alike.evolve(id=chosen_id)
     except ValidationError as error:
         for fault in error.errors():
             field = str(fault["loc"][0])

@@ -78,11 +78,15 @@ class GatheringTransport:
                 self._transport.write(data)
 
 
+SHOWN_BYTES = 10
+"""What hyperframe shows of a frame's data."""
+
 _shown = hyperframe.frame._raw_data_repr
 
 
 def _start_shown(data: bytes | None) -> str:
-    return _shown(data and data[:11])
+    # One more, or it would not show that it is cut.
+    return _shown(data and data[: SHOWN_BYTES + 1])
 
 
 # h2 makes a text of each frame that it receives, for a log that is off, and of the text's data all

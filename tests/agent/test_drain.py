@@ -11,6 +11,7 @@ from tests.support.agents import Stage, stage
 
 DRAIN_S = 30.0
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 

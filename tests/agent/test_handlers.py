@@ -8,6 +8,7 @@ from taskdist.agent.handlers import SimulatedFailure, built_in
 from taskdist.reports import Work
 from taskdist.settings import AgentSettings
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 

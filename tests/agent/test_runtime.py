@@ -8,10 +8,11 @@ import pytest
 from taskdist.core.errors import InvalidFields
 from taskdist.core.task import Outcome, TaskState
 from taskdist.reports import Work
-from taskdist.settings import RESULT_BYTES_MAX
+from taskdist.settings import ERROR_BYTES_MAX, MESSAGE_BYTES_MAX, RESULT_BYTES_MAX
 from tests.support.agents import stage
 from tests.support.channel import distributor_channel
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 
@@ -113,17 +114,38 @@ async def test_a_timeout_of_the_handlers_own_is_not_the_run_timeout() -> None:
     assert task.error.endswith("TimeoutError: the database did not answer\n")
 
 
-async def test_a_result_that_is_too_large_is_reported_as_a_failure() -> None:
+@pytest.mark.parametrize("size", [RESULT_BYTES_MAX + 1, MESSAGE_BYTES_MAX + 1])
+async def test_a_result_that_is_too_large_is_reported_as_a_failure(size: int) -> None:
     """P7: the task does not run into its lease's end again and again."""
 
     async def boast(work: Work) -> bytes:
-        return bytes(RESULT_BYTES_MAX + 1)
+        return bytes(size)
 
     async with stage() as played:
         played.agent(boast)
         task = await played.final(await played.submit(max_retries=0))
     assert (task.state, task.result, task.lost_count) == (TaskState.DEAD, b"", 0)
     assert f"allowed: at most {RESULT_BYTES_MAX}" in task.error
+
+
+@pytest.mark.parametrize("text", ["é" * MESSAGE_BYTES_MAX, "a\udc80b"], ids=["long", "surrogate"])
+async def test_an_error_that_cannot_be_sent_as_it_is_harms_no_other_task(text: str) -> None:
+    """P5, P7: it is cut to its end, and what is no character is replaced."""
+
+    async def fail(work: Work) -> bytes:
+        if work.data:
+            raise ValueError(f"{text} at last")
+        return b"done"
+
+    async with stage() as played:
+        played.agent(fail, slots=2)
+        bad = await played.submit(max_retries=0, data=b"bad")
+        good = await played.final(await played.submit())
+        task = await played.final(bad)
+    assert (good.state, good.attempt) == (TaskState.SUCCEEDED, 1)
+    assert (task.state, task.lost_count) == (TaskState.DEAD, 0)
+    assert task.error.endswith(" at last\n")
+    assert len(task.error.encode()) <= ERROR_BYTES_MAX
 
 
 # --- failures of the network --------------------------------------------------------------------

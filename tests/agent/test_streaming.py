@@ -7,13 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from taskdist.agent.feeds import MESSAGES_IN_FLIGHT_MAX, OUTCOMES_PER_MESSAGE, Streaming
+from taskdist.agent.feeds import MESSAGES_IN_FLIGHT_MAX, Streaming
 from taskdist.client import Client
 from taskdist.core.errors import PreconditionFailed, StoreFull, Unavailable
 from taskdist.reports import Report, Verdict, Work, WorkNews
-from taskdist.settings import RESULT_BYTES_MAX, AgentSettings
+from taskdist.settings import OUTCOMES_TOGETHER, RESULT_BYTES_MAX, AgentSettings
 from tests.support.backends import turns
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 
@@ -133,11 +134,11 @@ async def test_so_many_messages_are_in_flight_and_what_ends_meanwhile_shares_the
 async def test_p7_outcomes_in_one_message_are_limited() -> None:
     far = Far()
     async with near(far, slots=10_000) as agent:
-        count = MESSAGES_IN_FLIGHT_MAX * OUTCOMES_PER_MESSAGE
+        count = MESSAGES_IN_FLIGHT_MAX * OUTCOMES_TOGETHER
         leases = [f"lease-{number}" for number in range(count + 7)]
         await agent.settle(*leases)
         sizes = [len(message) for message in far.messages]
-        assert sizes == [OUTCOMES_PER_MESSAGE] * MESSAGES_IN_FLIGHT_MAX
+        assert sizes == [OUTCOMES_TOGETHER] * MESSAGES_IN_FLIGHT_MAX
         far.judge(*far.messages[0])
         await turns()
         assert [lease_id for message in far.messages for lease_id in message] == leases

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -33,11 +33,16 @@ SILENCE_S = 5
 async def work(
     client: Client, *, slots: int = 1, session: str = "s-1", lease_ids: tuple[str, ...] = ()
 ) -> AsyncIterator[WorkStream]:
-    hello = client.work(agent_id="agent-1", session=session, slots=slots, lease_ids=lease_ids)
-    async with hello as stream:
+    """One that ends when the block does."""
+    async with hello(client, slots=slots, session=session, lease_ids=lease_ids) as stream:
         yield stream
-        if not stream.ended:
-            await stream.end()
+        await stream.end()
+
+
+def hello(
+    client: Client, *, slots: int = 1, session: str = "s-1", lease_ids: tuple[str, ...] = ()
+) -> AbstractAsyncContextManager[WorkStream]:
+    return client.work(agent_id="agent-1", session=session, slots=slots, lease_ids=lease_ids)
 
 
 async def heard(stream: WorkStream) -> WorkNews:
@@ -172,7 +177,7 @@ async def hear_the_end(agent: Client) -> None:
 
 async def test_after_goodbye_outcomes_are_heard_and_nothing_is_leased(client: Client) -> None:
     await submit(client)
-    async with work(client, slots=2) as stream:
+    async with hello(client, slots=2) as stream:
         (task,) = await leases(stream, 1)
         await stream.goodbye()
         await asyncio.sleep(1)  # What was on its way before it has come by then.
@@ -189,7 +194,7 @@ async def test_a_stop_asks_agents_to_go_and_waits_for_their_last_word(
     client: Client, distributor: Distributor
 ) -> None:
     await submit(client)
-    async with work(client) as stream:
+    async with hello(client) as stream:
         (task,) = await leases(stream, 1)
         stopping = asyncio.create_task(distributor.stop(30))
         assert (await heard(stream)).drain
