@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from taskdist.backends import store_file
 from taskdist.backends.journal import Journal
 from taskdist.backends.store_file import APPLICATION_ID, SCHEMA_VERSION
 from taskdist.core.errors import StoreFailed, StoreUnusable
@@ -136,7 +137,10 @@ async def test_a_file_that_is_read_only_is_refused(
     assert "cannot be written" in await refusal(kept.path)
 
 
-async def test_a_file_that_another_program_is_writing_is_refused(kept: Rig) -> None:
+async def test_a_file_that_another_program_is_writing_is_refused(
+    kept: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_file, "BUSY_TIMEOUT_MS", 50)
     await kept.close()
     other = apsw.Connection(os.fspath(kept.path))
     other.execute("BEGIN IMMEDIATE")
