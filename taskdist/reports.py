@@ -3,8 +3,21 @@
 from datetime import datetime
 
 from taskdist.core.errors import Refused
-from taskdist.core.task import Outcome, TaskState
+from taskdist.core.task import Backoff, Outcome, TaskState
 from taskdist.core.values import value
+
+
+@value
+class RetryPause:
+    """How long a failed task waits before its retry."""
+
+    kind: Backoff
+    initial_s: float = 0
+    """The first pause."""
+    max_s: float | None = None
+    """The longest pause of an exponential one; None: an hour."""
+    jitter_percent: int = 0
+    """Up to so much is taken off each pause by chance."""
 
 
 @value
@@ -33,6 +46,8 @@ class Work:
     lease_id: str
     lease_s: float
     run_timeout_s: float
+    deadline: datetime | None = None
+    """By when it had to be started."""
 
 
 @value
@@ -66,9 +81,20 @@ class TaskReport:
     attempt: int
     queue_position: int
     submitted_at: datetime
-    enqueued_at: datetime
+    enqueued_at: datetime | None
+    """None while it has never been ready."""
     finished_at: datetime | None
     agent_id: str
+    due_at: datetime | None
+    """While it is scheduled, when it becomes ready."""
+    deadline: datetime | None
+    data_bytes: int
+    backoff: RetryPause | None
+    run_timeout_s: float
+    """0: the distributor's."""
+    lease_s: float
+    """0: the distributor's."""
+    idempotency_key: str
     result: bytes = b""
     error: str = ""
     attempts: tuple[PastAttempt, ...] = ()
@@ -103,6 +129,27 @@ class Report:
     result: bytes
     error: str
     """Empty: it succeeded."""
+    retryable: bool = True
+    """Whether a retry of a failure makes sense."""
+    retry_after_s: float | None = None
+    """How long the retry waits; None: as the task's backoff says."""
+
+
+@value
+class Selection:
+    """Finished tasks that an operator means: by id, or all that pass every filter that is set."""
+
+    task_ids: tuple[str, ...] = ()
+    """At most 500, and nothing else set; if one of them cannot be done, none is."""
+    states: tuple[TaskState, ...] = ()
+    """None: dead."""
+    user_tier: str = ""
+    kind: str = ""
+    queue: str = ""
+    age_s: float = 0
+    """Ended at least so long ago."""
+    all: bool = False
+    """Required where nothing else narrows it."""
 
 
 @value
@@ -120,3 +167,19 @@ class Submission:
     """A UUID of your own, with which a repeat adds nothing twice; empty: one is made."""
     max_retries: int | None = None
     """None: 3."""
+    backoff: RetryPause | None = None
+    """None: a retry is ready at once."""
+    delay_s: float = 0
+    """Not before so long from now."""
+    not_before: datetime | None = None
+    """… or not before this time, which has a time zone."""
+    deadline_s: float = 0
+    """Not started within so long from now, it is dead; 0: no deadline."""
+    deadline: datetime | None = None
+    """… or not started by this time, which has a time zone."""
+    run_timeout_s: float | None = None
+    """How long one run may take; None: the distributor's limit."""
+    lease_s: float | None = None
+    """The term of its leases; None: the distributor's."""
+    idempotency_key: str = ""
+    """Of your own: no two tasks of a queue share one, and a repeat adds nothing twice."""

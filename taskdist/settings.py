@@ -35,6 +35,7 @@ EventLoop = Literal["asyncio", "uvloop"]
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
 
 # --- the contract's limits --------------------------------------------------------------------
 
@@ -44,6 +45,29 @@ EST_PROCESSING_TIME_MAX_US = 365 * 86_400 * SECOND_US
 MAX_RETRIES_DEFAULT = 3
 MAX_RETRIES_MAX = 100
 """Above that a task is broken, not unlucky; keeps the history under ATTEMPTS_KEPT_MAX."""
+
+DELAY_MAX_US = 365 * 86_400 * SECOND_US
+"""A year: of a delay, a backoff, a deadline from now. Longer is a unit mistaken."""
+
+BACKOFF_MIN_US = 1_000
+"""A shorter pause is none."""
+
+BACKOFF_MAX_DEFAULT_US = 3_600 * SECOND_US
+"""The cap of an exponential backoff that names none: people fix a broken service within hours."""
+
+LEASE_MIN_US = SECOND_US
+LEASE_MAX_US = 86_400 * SECOND_US
+"""A lease's term: a second is three heartbeats on a good network, a day is a crash unnoticed."""
+
+RUN_TIMEOUT_MIN_US = 1_000
+RUN_TIMEOUT_MAX_US = 10 * 365 * 86_400 * SECOND_US
+"""Ten times the longest expected time."""
+
+IDEMPOTENCY_KEY_LENGTH_MAX = 128
+"""Characters: two UUIDs or a hash with a prefix. Kept in an index with the task."""
+
+OPERATED_TASKS_MAX = 500
+"""Tasks that one call of an operator puts back or removes: one commit's worth."""
 
 ATTEMPTS_KEPT_MAX = 128
 """Attempts kept per task: all 101 failures that are possible, some lost and some handed back."""
@@ -148,7 +172,7 @@ class DistributorSettings(Sourced):
     tiers: tuple[str, ...] = ("paid", "free")
     """The user tiers in the order of their rank, first served first."""
 
-    lease_us: Duration = Field(30 * SECOND_US, ge=SECOND_US, le=86_400 * SECOND_US)
+    lease_us: Duration = Field(30 * SECOND_US, ge=LEASE_MIN_US, le=LEASE_MAX_US)
     """A lease's term: long enough for three heartbeats on a slow network, and worth waiting for."""
 
     require_lease_id: bool = False
@@ -163,7 +187,7 @@ class DistributorSettings(Sourced):
     hasty_release_us: Duration = Field(10 * SECOND_US, ge=0)
     """A hand-back sooner after its lease than this is hasty; a drain's comes later, or seldom."""
 
-    run_timeout_us: Duration = Field(3_600 * SECOND_US, ge=SECOND_US)
+    run_timeout_us: Duration = Field(3_600 * SECOND_US, ge=SECOND_US, le=RUN_TIMEOUT_MAX_US)
     """How long one run may take, however short its expected time: an hour hides no hang."""
 
     run_timeout_factor: int = Field(10, ge=1, le=1_000)
@@ -171,6 +195,24 @@ class DistributorSettings(Sourced):
 
     tasks_waiting_max: int = Field(2_000_000, ge=1)
     """Ready and scheduled tasks; each takes about 100 bytes of memory."""
+
+    waiting_bytes_max: int = Field(16 * GIB, ge=MIB)
+    """Data of ready and scheduled tasks, all of it on disk: a small machine's free space."""
+
+    leases_per_session_max: int = Field(SLOTS_MAX, ge=1)
+    """Leases that one agent process may hold: what one heartbeat can name."""
+
+    retention_us: Duration = Field(7 * 86_400 * SECOND_US, ge=0)
+    """How long succeeded and cancelled tasks are kept: a week's incidents can be looked at."""
+
+    finished_kept_max: int = Field(1_000_000, ge=0)
+    """… and how many of them, the newest: some GiB with data and results of a KiB each."""
+
+    dead_retention_us: Duration = Field(30 * 86_400 * SECOND_US, ge=0)
+    """How long dead tasks are kept for people to look at: a month."""
+
+    dead_kept_max: int = Field(1_000_000, ge=0)
+    """… and how many of them, the newest."""
 
     waiting_agents_max: int = Field(20_000, ge=1)
     """Long-polls open at once; each takes a few KiB."""

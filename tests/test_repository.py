@@ -113,11 +113,10 @@ def test_only_convert_and_the_client_touch_messages() -> None:
         or re.search(r"from taskdist\.wire import .*messages", path.read_text())
     }
     # The service names the messages in its methods' types, and reads or builds none.
-    speakers = {"distributor/service.py", "distributor/work.py"}
-    clients = {"client/client.py", "client/reading.py", "client/work.py"}
-    assert (
-        users == {"wire/convert.py", "wire/convert_agents.py", "wire/codec.py"} | clients | speakers
-    )
+    speakers = {"distributor/service.py", "distributor/operations.py", "distributor/work.py"}
+    clients = {f"client/{name}.py" for name in ("client", "reading", "saying", "work")}
+    converters = {f"wire/{path.name}" for path in (PACKAGE / "wire").glob("convert*.py")}
+    assert users == {"wire/codec.py"} | converters | clients | speakers
     for speaker in speakers:
         text = (PACKAGE / speaker).read_text()
         assert "make(" not in text

@@ -40,6 +40,7 @@ def nothing() -> None:
 
     def save(self: journal.Journal, change: Change) -> int:
         task = change.after
+        assert task is not None, "its figures forget nothing"
         data = kept[task.sequence][1] if change.data is None else change.data
         kept[task.sequence] = (task.evolve(lease=None), data)
         return 0

@@ -155,6 +155,8 @@ class Fetching:
                 success=not report.error,
                 result=report.result,
                 error=report.error,
+                retryable=report.retryable,
+                retry_after_s=report.retry_after_s,
             ),
         )
 

@@ -19,9 +19,10 @@ from taskdist.backends import reading
 from taskdist.backends.clock import Clock
 from taskdist.backends.journal import Journal
 from taskdist.backends.protocol import Listener
+from taskdist.backends.requests import Batch, Request, Withdraw
 from taskdist.backends.runner import Runner, ThreadRunner
 from taskdist.backends.store_file import open_reader
-from taskdist.backends.writer import Batch, Request, Withdraw, Writer
+from taskdist.backends.writer import Writer
 from taskdist.core import commands
 from taskdist.core.commands import Command, Grants
 from taskdist.core.errors import Exhausted, StoreFailed, Unavailable

@@ -16,6 +16,7 @@ from taskdist.backends.rows import (
     ATTEMPT_COLUMNS,
     LEASE_COLUMNS,
     SELECT_TASK,
+    SELECTED_LEASE,
     TASK_COLUMNS,
     UPDATED_COLUMNS,
     BadRow,
@@ -42,6 +43,7 @@ _INSERT_RESULT = insert("result", ("sequence", "result"))
 _INSERT_LEASE = insert("lease", ("sequence", *LEASE_COLUMNS), "INSERT OR REPLACE")
 _DELETE_LEASE = delete("lease", "sequence")
 _INSERT_ATTEMPT = insert("attempt", ("sequence", *ATTEMPT_COLUMNS))
+_FORGOTTEN = tuple(delete(table, "sequence") for table in ("task", "data", "result", "attempt"))
 _DELETE_ATTEMPT = Statement(
     "DELETE FROM attempt WHERE (sequence, attempt) IN (VALUES ", "(?, ?)", ")"
 )
@@ -87,8 +89,11 @@ class Journal:
         self._log_pages = 0
         self._savepoint = _Savepoint.NONE
         self._unwritten = Unwritten()
-        self._unwritten_tasks: dict[str, Task] = {}
-        """The tasks that they belong to, by id."""
+        self._unwritten_tasks: dict[str, Task | None] = {}
+        """The tasks that they belong to, by id; None for one that is gone."""
+        self._unwritten_keys: dict[tuple[str, str], Task] = {}
+        """The new ones among them that have an idempotency key, by queue and key."""
+        self._is_any_gone = False
         if path:
             # Called after each commit. It takes the place of SQLite's own automatic checkpoints.
             self.connection.set_wal_hook(self._count_log)
@@ -124,6 +129,17 @@ class Journal:
         query = SELECT_TASK + "FROM task WHERE id = ?"
         for row in self.connection.execute(query, (id_blob(task_id),)):
             return decode_task(row)
+        return None
+
+    def task_by_key(self, queue: str, key: str) -> Task | None:
+        """The task of this queue with this idempotency key, likewise."""
+        if (queue, key) in self._unwritten_keys:
+            return self._unwritten_keys[queue, key]
+        query = SELECT_TASK + "FROM task WHERE queue = ? AND idempotency_key = ?"
+        for row in self.connection.execute(query, (queue, key)):
+            task = decode_task(row)
+            # One that is gone in this same transaction has given its key back.
+            return self._unwritten_tasks.get(task.id, task)
         return None
 
     def tasks_with_data(self, sequences: Sequence[int]) -> Iterator[tuple[Task, bytes] | BadRow]:
@@ -168,7 +184,7 @@ class Journal:
 
     def leased(self, served_us: int) -> Iterator[Task | BadRow]:
         """The leased tasks, each under its lease with a full term from now."""
-        query = SELECT_TASK + f", {', '.join(LEASE_COLUMNS)} FROM lease JOIN task USING (sequence)"
+        query = SELECT_TASK + f", {SELECTED_LEASE} FROM lease JOIN task USING (sequence)"
         split = len(TASK_COLUMNS)
         for row in self.connection.execute(query):
             try:
@@ -180,14 +196,26 @@ class Journal:
                 leased = task.state is TaskState.LEASED
                 yield task if leased else BadRow(f"task row {row[0]!r}: leased, yet {task.state}")
 
-    def ready(self, after: int, until: int) -> list[tuple[Any, ...]]:
-        """(queue, kind, retry_count, user_tier, est, enqueued, sequence) of the ready tasks whose
-        sequence is in (after, until]."""
+    def waiting(self, after: int, until: int) -> list[tuple[Any, ...]]:
+        """(queue, kind, state, data_bytes, retry_count, user_tier, est, enqueued, sequence) of the
+        ready and scheduled tasks whose sequence is in (after, until]."""
         query = (
-            "SELECT queue, kind, retry_count, user_tier, est_processing_time_us, enqueued_at_us,"
-            " sequence FROM task WHERE sequence > ? AND sequence <= ? AND state = 'ready'"
+            "SELECT queue, kind, state, data_bytes, retry_count, user_tier, est_processing_time_us,"
+            " enqueued_at_us, sequence FROM task WHERE sequence > ? AND sequence <= ?"
+            " AND state IN ('ready', 'scheduled')"
         )
         return self.connection.execute(query, (after, until)).fetchall()
+
+    def tasks_where(self, which: str, limit: int, more: str = "") -> list[tuple[Any, ...]]:
+        """The first rows of a condition with its order, with `more` columns after TASK_COLUMNS."""
+        self.flush()
+        query = f"{SELECT_TASK}{more}FROM task WHERE {which} LIMIT ?"
+        return self.connection.execute(query, (limit,)).fetchall()
+
+    def count_finished(self, state: TaskState) -> int:
+        """How many tasks have come to this end."""
+        query = "SELECT count(*) FROM task WHERE finished_at_us IS NOT NULL AND state = ?"
+        return int(self.connection.execute(query, (state,)).get)
 
     # --- writing ---
 
@@ -201,12 +229,16 @@ class Journal:
             How many rows it has.
         """
         before, after = change.before, change.after
-        if after.id in self._unwritten_tasks:
-            self.flush()
+        if after is None:
+            return self._forget(before)
+        if after.id in self._unwritten_tasks or (before is None and self._is_any_gone):
+            self.flush()  # Also before a new one, which may have the id or key of one that is gone.
         rows = 0
         if before is None:
             rows += self._write(_INSERT_TASK, task_row(after))
             rows += self._write(_INSERT_DATA, (after.sequence, change.data or b""))
+            if after.idempotency_key is not None:
+                self._unwritten_keys[after.queue, after.idempotency_key] = after
         elif before.state is not after.state:  # All but a heartbeat, which the journal lets pass.
             rows += self._write(_UPDATE_TASK, updated_row(after))
         old, new = before and before.lease, after.lease
@@ -225,13 +257,23 @@ class Journal:
             self._unwritten_tasks[after.id] = after
         return rows
 
+    def _forget(self, task: Task | None) -> int:
+        assert task is not None
+        if task.id in self._unwritten_tasks:
+            self.flush()
+        for statement in _FORGOTTEN:
+            self._write(statement, (task.sequence,))
+        self._unwritten_tasks[task.id] = None
+        self._is_any_gone = True
+        return len(_FORGOTTEN)
+
     def flush(self) -> None:
         """Writes what was saved into the tables, for all that reads them before the commit."""
         if self._unwritten and self._savepoint is _Savepoint.WANTED:
             self.connection.execute("SAVEPOINT several")
             self._savepoint = _Savepoint.MADE
         self._unwritten.write(self.connection)
-        self._unwritten_tasks.clear()
+        self._written()
 
     def commit(self, clocks: Clocks) -> None:
         """Makes what was saved durable, with the clocks. Nothing to do if nothing was saved."""
@@ -301,7 +343,12 @@ class Journal:
 
     def _forget_unwritten(self) -> None:
         self._unwritten.forget()
+        self._written()
+
+    def _written(self) -> None:
         self._unwritten_tasks.clear()
+        self._unwritten_keys.clear()
+        self._is_any_gone = False
 
     def _unlock(self) -> None:
         if self._owner_lock is not None:

@@ -11,6 +11,7 @@ import structlog
 
 from taskdist.backends.journal import Journal
 from taskdist.backends.rows import BadRow
+from taskdist.backends.timetable import Timetable
 from taskdist.core import commands
 from taskdist.core.commands import Command, Found, Moment
 from taskdist.core.leases import LeaseTable
@@ -49,6 +50,9 @@ class Live:
         self.last_sequence = last_sequence
         self.became_ready: dict[Lane, None] = {}
         """Lanes in which a task became ready since those who wait were last served."""
+        self.timetable = Timetable(journal, settings)
+        self._scheduled = 0
+        self._waiting_bytes = 0
         self._journal = journal
         self._settings = settings
         self._aside: set[int] = set()
@@ -69,13 +73,19 @@ class Live:
         """Brings the next waiting tasks into the queue."""
         until = min(self._loaded_to + LOAD_ROWS, self._load_to)
         lanes: dict[Lane, list[bytes]] = {}
-        for queue, kind, *ranked in self._journal.ready(self._loaded_to, until):
+        for row in self._journal.waiting(self._loaded_to, until):
+            queue, kind, state, data_bytes, *ranked = row
+            if state != TaskState.READY:
+                self._scheduled += 1
+                self._waiting_bytes += data_bytes
+                continue
             try:
                 key = strict_key(Ranked(*ranked), self._settings.tiers)
             except struct.error as reason:
                 log.error("row set aside", sequence=ranked[-1], reason=str(reason))
             else:
                 lanes.setdefault((queue, kind), []).append(key)
+                self._waiting_bytes += data_bytes
                 self._tiers.add(ranked[1])
         for lane, keys in lanes.items():
             self.queue.add_many(lane, keys)
@@ -95,10 +105,10 @@ class Live:
     # --- following changes ---
 
     def move(self, before: Task | None, after: Task | None) -> None:
-        """Brings queue and leases from one version of a task to another."""
+        """Brings all that is in memory from one version of a task to another."""
         if before is None:
             assert after is not None
-            self.last_sequence = after.sequence
+            self.last_sequence = max(self.last_sequence, after.sequence)
         elif before.lease is None:
             self._take_out(before)
         elif after is None or after.lease is None:
@@ -110,18 +120,32 @@ class Live:
                 self.leases.put(after)
 
     def _put_in(self, task: Task) -> None:
-        if self._is_queued(task):
+        self.timetable.add(task)
+        if not self._is_counted(task):
+            return
+        self._waiting_bytes += task.data_bytes
+        if task.state is TaskState.SCHEDULED:
+            self._scheduled += 1
+        else:
             lane = _lane(task)
             self.queue.add(lane, self._key(task))
             self.became_ready[lane] = None
 
     def _take_out(self, task: Task) -> None:
-        if self._is_queued(task):
+        self.timetable.remove(task)
+        if not self._is_counted(task):
+            return
+        self._waiting_bytes -= task.data_bytes
+        if task.state is TaskState.SCHEDULED:
+            self._scheduled -= 1
+        else:
             self.queue.remove(_lane(task), self._key(task))
 
-    def _is_queued(self, task: Task) -> bool:
-        """Whether a task is to be in the queue: ready, loaded by now, and not set aside."""
-        if task.state is not TaskState.READY or task.sequence in self._aside:
+    def _is_counted(self, task: Task) -> bool:
+        """Whether a task waits and is known here: loaded by now, and not set aside."""
+        if task.state is not TaskState.SCHEDULED and (
+            task.state is not TaskState.READY or task.sequence in self._aside
+        ):
             return False
         return task.sequence <= self._loaded_to or not self.is_loading
 
@@ -144,8 +168,16 @@ class Live:
                 return Found(tasks=self._find_held(asked))
             case commands.Settle():
                 return self._find_settle(asked)
-            case commands.Cancel() | commands.Locate():
+            case commands.Cancel() | commands.Locate() | commands.Purge():
                 return Found(tasks=self._task(asked.task_id))
+            case commands.Redrive():
+                return self._find_redrive(asked)
+            case commands.Due():
+                return Found(tasks=self.timetable.not_early(moment))
+            case commands.Overdue():
+                return Found(tasks=self.timetable.overdue(moment))
+            case commands.Forget():
+                return Found(tasks=self.timetable.forgettable(moment))
             case commands.Expire():
                 return Found(tasks=self.leases.due(moment.served_us))
             case commands.TakeBack():
@@ -154,12 +186,28 @@ class Live:
         return Found()
 
     def _find_submit(self, asked: commands.Submit) -> Found:
+        task = asked.task
+        key = task.idempotency_key
         return Found(
-            tasks=self._task(asked.task.id) if asked.client_made_id else [],
+            tasks=self._task(task.id) if asked.client_made_id else [],
+            of_key=None if key is None else self._task_by_key(task.queue, key),
             next_sequence=self.last_sequence + 1,
-            waiting=len(self.queue),
-            lanes=self.queue.lane_count + (not self.queue.has_lane(_lane(asked.task))),
+            waiting=len(self.queue) + self._scheduled,
+            waiting_bytes=self._waiting_bytes,
+            lanes=self._lanes_with(task),
         )
+
+    def _find_redrive(self, asked: commands.Redrive) -> Found:
+        tasks = self._task(asked.task_id)
+        return Found(
+            tasks=tasks,
+            waiting=len(self.queue) + self._scheduled,
+            waiting_bytes=self._waiting_bytes,
+            lanes=self._lanes_with(tasks[0]) if tasks else 0,
+        )
+
+    def _lanes_with(self, task: Task) -> int:
+        return self.queue.lane_count + (not self.queue.has_lane(_lane(task)))
 
     def free_slots(self, asked: commands.Take) -> int:
         """How many tasks this one may have now: none while some that may be better are on disk."""
@@ -187,7 +235,8 @@ class Live:
                     break
                 tasks.append(task)
                 data.append(task_data)
-        return Found(tasks=tasks, data=data)
+        held = self.leases.count_of_session(asked.agent_id, asked.session)
+        return Found(tasks=tasks, data=data, held=held)
 
     def _find_held(self, asked: commands.Heartbeat) -> list[Task]:
         if not asked.lease_ids:
@@ -212,6 +261,10 @@ class Live:
     def _task(self, task_id: str) -> list[Task]:
         task = self.leases.of_task(task_id) or self._journal.task_by_id(task_id)
         return [task] if task else []
+
+    def _task_by_key(self, queue: str, key: str) -> Task | None:
+        task = self._journal.task_by_key(queue, key)
+        return task and (self.leases.of_task(task.id) or task)
 
     def _set_aside(self, key: bytes, asked: commands.Take, reason: BadRow) -> None:
         """A row that cannot be read: it stays where it is, for people, and blocks nobody."""

@@ -3,7 +3,7 @@
 A page looks at a bounded number of rows, so that a rare filter cannot hold up other readers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import apsw
@@ -11,7 +11,15 @@ import structlog
 
 from taskdist.backends import rows
 from taskdist.core.errors import TaskNotFound
-from taskdist.core.queries import GetTask, ListTasks, Query, TaskHistory, TaskPage
+from taskdist.core.queries import (
+    GetTask,
+    ListTasks,
+    Query,
+    Selected,
+    SelectFinished,
+    TaskHistory,
+    TaskPage,
+)
 from taskdist.core.task import Task
 from taskdist.settings import PAGE_ROWS_SCANNED_MAX
 
@@ -32,13 +40,14 @@ def run(query: Query[A], connection: apsw.Connection) -> A:
                 return cast(A, _get(query, connection))
             case ListTasks():
                 return cast(A, _list(query, connection))
+            case SelectFinished():
+                return cast(A, _select(query, connection))
     raise TypeError(f"no such query: {query!r}")
 
 
 def _get(query: GetTask, connection: apsw.Connection) -> TaskHistory:
     select = (
-        rows.SELECT_TASK
-        + f", {', '.join(rows.LEASE_COLUMNS)} FROM task LEFT JOIN lease USING (sequence)"
+        rows.SELECT_TASK + f", {rows.SELECTED_LEASE} FROM task LEFT JOIN lease USING (sequence)"
         " WHERE id = ?"
     )
     row = connection.execute(select, (rows.id_blob(query.task_id),)).fetchone()
@@ -83,6 +92,34 @@ def _list(query: ListTasks, connection: apsw.Connection) -> TaskPage:
     return TaskPage(tuple(_decodable(page)), cast("int", end) if more else None)
 
 
+def _select(query: SelectFinished, connection: apsw.Connection) -> Selected:
+    """A page of one state, in the order of its index; then the next state's turn comes."""
+    place, *after = query.after or (0, -1, 0)
+    if place >= len(query.states):
+        return Selected((), 0, None)
+    scanned = (
+        "SELECT * FROM task WHERE finished_at_us IS NOT NULL AND state = ?"
+        " AND (finished_at_us, sequence) > (?, ?) AND finished_at_us <= ?"
+        f" ORDER BY finished_at_us, sequence LIMIT {PAGE_ROWS_SCANNED_MAX}"
+    )
+    start = (query.states[place], *after, query.finished_before_us)
+    conditions, values = _same(query)
+    page: list[tuple[Any, ...]] = connection.execute(
+        f"SELECT finished_at_us, sequence, id FROM ({scanned}) {_where(conditions)}"
+        " ORDER BY finished_at_us, sequence LIMIT ?",
+        (*start, *values, query.limit or PAGE_ROWS_SCANNED_MAX),
+    ).fetchall()
+    next_after: tuple[int, int, int]
+    if len(page) == query.limit:
+        next_after = (place, page[-1][0], page[-1][1])
+    else:
+        end = f"SELECT finished_at_us, sequence FROM ({scanned}) LIMIT 1 OFFSET ?"
+        last: Any = connection.execute(end, (*start, PAGE_ROWS_SCANNED_MAX - 1)).fetchone()
+        next_after = (place, last[0], last[1]) if last else (place + 1, -1, 0)
+    ids = tuple(rows.id_text(id_) for *_, id_ in page) if query.limit else ()
+    return Selected(ids, len(page), next_after if next_after[0] < len(query.states) else None)
+
+
 def _decodable(page: Iterable[tuple[Any, ...]]) -> Iterator[Task]:
     for row in page:
         try:
@@ -92,20 +129,22 @@ def _decodable(page: Iterable[tuple[Any, ...]]) -> Iterator[Task]:
 
 
 def _conditions(query: ListTasks) -> tuple[str, list[Any]]:
-    parts: list[str] = []
-    values: list[Any] = []
+    parts, values = _same(query)
     if query.states:
         parts.append(f"state IN ({', '.join('?' * len(query.states))})")
         values += query.states
-    for column, wanted in (
-        ("user_tier", query.user_tier),
-        ("kind", query.kind),
-        ("queue", query.queue),
-    ):
-        if wanted:
-            parts.append(f"{column} = ?")
-            values.append(wanted)
     if query.id_ending:
         parts.append("substr(hex(id), ?) = ?")
         values += [-len(query.id_ending), query.id_ending.upper()]
-    return ("WHERE " + " AND ".join(parts) if parts else ""), values
+    return _where(parts), values
+
+
+def _same(query: ListTasks | SelectFinished) -> tuple[list[str], list[Any]]:
+    """The filters that ask for one value of a column."""
+    wanted = {"user_tier": query.user_tier, "kind": query.kind, "queue": query.queue}
+    set_ = {column: text for column, text in wanted.items() if text}
+    return [f"{column} = ?" for column in set_], list(set_.values())
+
+
+def _where(conditions: Sequence[str]) -> str:
+    return "WHERE " + " AND ".join(conditions) if conditions else ""

@@ -18,16 +18,31 @@ _SHARED_COLUMNS = (  # in the order of `task_like`
     "lost_count",
     "hasty_releases",
     "attempt",
+    "backoff",
+    "backoff_us",
+    "backoff_max_us",
+    "backoff_jitter_percent",
+    "run_timeout_us",
+    "lease_us",
+)
+_OWN_COLUMNS = (
+    "submitted_at_us",
+    "enqueued_at_us",
+    "finished_at_us",
+    "due_at_us",
+    "backoff_until_us",
+    "deadline_us",
+    "idempotency_key",
+    "data_bytes",
+    "content_hash",
 )
 TASK_COLUMNS = (
     "sequence",
     "id",
     *_SHARED_COLUMNS,
-    "submitted_at_us",
-    "enqueued_at_us",
-    "finished_at_us",
-    "content_hash",
+    *_OWN_COLUMNS,
 )
+_FIRST_OWN = TASK_COLUMNS.index(_OWN_COLUMNS[0])
 SELECT_TASK = f"SELECT {', '.join('task.' + column for column in TASK_COLUMNS)} "
 UPDATED_COLUMNS = (
     "state",
@@ -37,6 +52,9 @@ UPDATED_COLUMNS = (
     "attempt",
     "finished_at_us",
     "enqueued_at_us",
+    "due_at_us",
+    "backoff_until_us",
+    "deadline_us",
 )
 """Those that change in a task's life."""
 LEASE_COLUMNS = (
@@ -48,6 +66,7 @@ LEASE_COLUMNS = (
     "term_us",
     "run_timeout_us",
 )
+SELECTED_LEASE = ", ".join(f"lease.{column}" for column in LEASE_COLUMNS)
 ATTEMPT_COLUMNS = (
     "attempt",
     "lease_id",
@@ -88,18 +107,16 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
     Raises:
         BadRow: they are not those of a valid task.
     """
-    sequence, id_, *shared, submitted_at_us, enqueued_at_us, finished_at_us, content_hash = row
+    sequence, id_ = row[:2]
+    own = row[_FIRST_OWN:]
     try:
-        if min(sequence, submitted_at_us, enqueued_at_us, finished_at_us or 0) < 0:
+        if sequence < 0 or any(number < 0 for number in own if isinstance(number, int)):
             raise ValueError("a negative number")
-        return task_like(*shared).evolve(
+        return task_like(*row[2:_FIRST_OWN]).evolve(
             sequence=sequence,
             id=id_text(id_),
-            submitted_at_us=submitted_at_us,
-            enqueued_at_us=enqueued_at_us,
-            finished_at_us=finished_at_us,
-            content_hash=content_hash,
             lease=lease,
+            **dict(zip(_OWN_COLUMNS, own, strict=True)),
         )
     except ValidationError as error:
         faults = ", ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
@@ -144,6 +161,9 @@ def updated_row(task: Task) -> tuple[Any, ...]:
         task.attempt,
         task.finished_at_us,
         task.enqueued_at_us,
+        task.due_at_us,
+        task.backoff_until_us,
+        task.deadline_us,
         task.sequence,
     )
 

@@ -9,73 +9,22 @@ import os
 from pathlib import Path
 
 import apsw
+import structlog
 
+from taskdist.backends import schema
+from taskdist.backends.schema import SCHEMA_VERSION
 from taskdist.core.errors import StoreFailed, StoreUnusable
+
+log = structlog.get_logger()
 
 APPLICATION_ID = 0x7461736B
 """`task`, in the header of every journal: SQLite's way to tell whose file it is."""
-
-SCHEMA_VERSION = 1
 
 BUSY_TIMEOUT_MS = 5_000
 """How long to wait for another program's lock, such as a backup's, which is no failure."""
 
 PAGE_BYTES = 4096
 """SQLite's default, set all the same: the log is counted in pages."""
-
-_SCHEMA = """
-CREATE TABLE store (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    policy TEXT NOT NULL,
-    tiers TEXT NOT NULL,
-    served_us INTEGER NOT NULL,
-    newest_enqueued_us INTEGER NOT NULL,
-    last_sequence INTEGER NOT NULL
-) STRICT;
-CREATE TABLE task (
-    sequence INTEGER PRIMARY KEY,
-    id BLOB NOT NULL UNIQUE,
-    state TEXT NOT NULL,
-    queue TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    user_tier TEXT NOT NULL,
-    est_processing_time_us INTEGER NOT NULL,
-    retry_count INTEGER NOT NULL,
-    enqueued_at_us INTEGER NOT NULL,
-    max_retries INTEGER NOT NULL,
-    lost_count INTEGER NOT NULL,
-    hasty_releases INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    submitted_at_us INTEGER NOT NULL,
-    finished_at_us INTEGER,
-    content_hash BLOB
-) STRICT;
-CREATE TABLE data (sequence INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
-CREATE TABLE result (sequence INTEGER PRIMARY KEY, result BLOB NOT NULL) STRICT;
-CREATE TABLE lease (
-    sequence INTEGER PRIMARY KEY,
-    lease_id TEXT NOT NULL,
-    agent_id TEXT NOT NULL,
-    session TEXT NOT NULL,
-    started_at_us INTEGER NOT NULL,
-    started_us INTEGER NOT NULL,
-    term_us INTEGER NOT NULL,
-    run_timeout_us INTEGER NOT NULL
-) STRICT;
-CREATE TABLE attempt (
-    sequence INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    lease_id TEXT NOT NULL,
-    agent_id TEXT NOT NULL,
-    session TEXT NOT NULL,
-    started_at_us INTEGER NOT NULL,
-    ended_at_us INTEGER NOT NULL,
-    outcome TEXT NOT NULL,
-    led_to TEXT NOT NULL,
-    error TEXT NOT NULL,
-    PRIMARY KEY (sequence, attempt)
-) STRICT, WITHOUT ROWID;
-"""
 
 
 def open_reader(path: Path) -> apsw.Connection:
@@ -171,12 +120,47 @@ def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers:
         connection.pragma("page_size", PAGE_BYTES)
         connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "FULL")
+    if not is_new and version < SCHEMA_VERSION and path is not None:
+        _back_up(connection, path, version)
     connection.execute("BEGIN IMMEDIATE")
     if is_new:
         connection.pragma("application_id", APPLICATION_ID)
-        connection.pragma("user_version", SCHEMA_VERSION)
-        connection.execute(_SCHEMA)
+        schema.create(connection)
         connection.execute("INSERT INTO store VALUES (1, ?, ?, 0, 0, 0)", (policy, tiers))
     else:
-        connection.execute("UPDATE store SET policy = ?, tiers = ?", (policy, tiers))
+        schema.migrate(connection, version)
+        _record(connection, policy, tiers)
     connection.execute("COMMIT")
+
+
+def _record(connection: apsw.Connection, policy: str, tiers: str) -> None:
+    """Keeps by what the order is made; says so if it was made otherwise before."""
+    before = connection.execute("SELECT policy, tiers FROM store").fetchone()
+    if before != (policy, tiers):
+        log.warning("order changed", policy=policy, tiers=tiers, before=before)
+        connection.execute("UPDATE store SET policy = ?, tiers = ?", (policy, tiers))
+
+
+def _back_up(connection: apsw.Connection, path: Path, version: int) -> None:
+    """Copies a store beside it before it is migrated; one that is there already is older, or the
+    same after a start that was cut short, and is replaced once the new one is whole."""
+    copy = path.with_name(f"{path.name}.v{version}")
+    unfinished = path.with_name(f"{path.name}.v{version}.part")
+    log.info("store is migrated", store=str(path), version=version, backup=str(copy))
+    unfinished.unlink(missing_ok=True)
+    target = apsw.Connection(os.fspath(unfinished))
+    with target.backup("main", connection, "main") as backup:
+        backup.step()
+    target.pragma("synchronous", "FULL")
+    target.close()
+    _sync(unfinished)
+    unfinished.rename(copy)
+    _sync(copy.parent)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

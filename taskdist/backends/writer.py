@@ -6,7 +6,7 @@ Synchronous, and owned by one thread; `embedded.py` gives it one. Not here: any 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import apsw
@@ -16,12 +16,12 @@ from taskdist.backends import reading
 from taskdist.backends.clock import Clock
 from taskdist.backends.journal import Clocks, Journal
 from taskdist.backends.live import Live
+from taskdist.backends.requests import Batch, Request, Withdraw
 from taskdist.core import commands
 from taskdist.core.commands import Change, Command, Done, Grants, Moment, Placed
 from taskdist.core.decide import decide
 from taskdist.core.errors import Exhausted, Refused, StoreFull, Unavailable
 from taskdist.core.queries import Query
-from taskdist.core.values import value
 from taskdist.core.waiting import WaitingAgents
 from taskdist.settings import SECOND_US, DistributorSettings
 
@@ -29,37 +29,6 @@ log = structlog.get_logger()
 
 FULL_RETRY_US = SECOND_US
 """After a full disk, when the leases that are over are looked at again."""
-
-
-@dataclass(eq=False, slots=True)
-class Request:
-    """A command or query on its way, and what became of it."""
-
-    asked: Command[Any] | Query[Any]
-    reply_to: Any = None
-    """For whoever made it; not looked at."""
-    answer: Any = None
-    """What came back, or the exception."""
-    data_bytes: int = 0
-    rows: int = 1
-    """How much it weighs in a batch."""
-
-
-@value
-class Withdraw(Command[Done]):
-    """The caller of a waiting `Take` is gone."""
-
-    request: Request
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one commit made durable: now it may be spoken of."""
-
-    answered: list[Request] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-    moment: Moment = field(default_factory=lambda: Moment(0, 0, 0))
-    rows: int = 0
 
 
 class Writer:
@@ -73,6 +42,8 @@ class Writer:
         self._deferred: list[Request] = []
         self._in_hand: list[Request] = []
         """Those of this step and those who waited and were served in it."""
+        self._owed: list[commands.TakeBack] = []
+        """What a full disk has refused and nobody will ask for again."""
         self._stopping = False
         self._batch = Batch()
         self._full_until_us = 0
@@ -129,11 +100,12 @@ class Writer:
         """How long to wait for a request before the next step."""
         if self._live.is_loading or self._deferred:
             return 0
-        _, now_us = self._clock.read()
+        wall_us, now_us = self._clock.read()
         times = [self._waiting.next_due_us(), self._live.leases.next_due_us()]
-        due_us = min((time for time in times if time is not None), default=now_us + SECOND_US)
-        due_us = max(due_us, self._full_until_us)
-        return max(0, min(due_us - now_us, self._settings.tick_us))
+        left_us = min((time - now_us for time in times if time is not None), default=SECOND_US)
+        left_us = min(left_us, self._live.timetable.next_due_us(Moment(wall_us, now_us, 0)))
+        left_us = max(left_us, self._full_until_us - now_us)
+        return max(0, min(left_us, self._settings.tick_us))
 
     def checkpoint(self, *, truncate: bool = False) -> None:
         """Copies the journal's log into its database."""
@@ -174,16 +146,22 @@ class Writer:
         batch = self._batch = Batch(moment=Moment(wall_us, served_us, enqueue_us))
         try:
             if whole:
-                self._expire()
+                self._do_what_is_due()
             for request in requests:
                 self._decide(request)
             if whole:
                 self._serve_waiting()
                 self._time_out_waiting()
             self._save_clocks_sometimes()
-            submits = any(change.before is None for change in batch.changes)
-            newest_us = enqueue_us if submits else self._newest_enqueued_us
+            newest_us = self._newest_enqueued_us
+            if any(
+                change.after and change.after.enqueued_at_us == enqueue_us
+                for change in batch.changes
+            ):
+                newest_us = enqueue_us
             self._journal.commit(Clocks(served_us, newest_us, self._live.last_sequence))
+            if whole and served_us >= self._full_until_us:
+                self._owed.clear()
         except apsw.FullError:
             self._undo()
             raise
@@ -220,6 +198,9 @@ class Writer:
                 for part in parts:
                     self._run_one(part, total)
                 request.answer = tuple(part.answer for part in parts)
+            elif isinstance(request.asked, commands.TakeBack):
+                self._owed.append(request.asked)
+                request.answer = Done()
             else:
                 request.answer = StoreFull()
 
@@ -248,11 +229,18 @@ class Writer:
 
     def _decide(self, request: Request) -> None:
         asked = request.asked
+        before = len(self._batch.changes)
         try:
             answer = self._answer(asked)
         except Refused as reason:
             answer = reason
-        if isinstance(asked, commands.Take) and asked.wait_us > 0 and answer == Grants():
+        if (
+            isinstance(asked, commands.Take)
+            and asked.wait_us > 0
+            and answer == Grants()
+            # One that met nothing but overdue tasks asks again: others may be ready.
+            and len(self._batch.changes) == before
+        ):
             answer = self._wait(request, asked)
         if answer is not None:
             request.answer = answer
@@ -271,7 +259,8 @@ class Writer:
             self._stopping = True
         if isinstance(asked, commands.Take):
             self._let_take(asked)
-        if self._is_full and isinstance(asked, commands.Submit | commands.Take):
+        begins = commands.Submit | commands.Take | commands.Redrive
+        if self._is_full and isinstance(asked, begins):
             raise StoreFull
         return self._apply_decision(asked)
 
@@ -317,11 +306,18 @@ class Writer:
 
     # --- what is due, and who waits ---
 
-    def _expire(self) -> None:
-        now_us = self._batch.moment.served_us
+    def _do_what_is_due(self) -> None:
+        moment = self._batch.moment
+        if moment.served_us < self._full_until_us:
+            return
+        for request in self._owed:
+            self._answer(request)
         due_us = self._live.leases.next_due_us()
-        if due_us is not None and due_us <= now_us and now_us >= self._full_until_us:
+        if due_us is not None and due_us <= moment.served_us:
             self._answer(commands.Expire())
+        if not self._live.is_loading:
+            for command in self._live.timetable.due(moment):
+                self._answer(command)
 
     def _wait(self, request: Request, asked: commands.Take) -> Grants | Refused | None:
         if not self._live.free_slots(asked):

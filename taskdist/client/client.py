@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import uuid_utils
 from grpclib.client import Channel
@@ -19,11 +19,12 @@ from grpclib.const import Cardinality
 
 from taskdist.client import reading
 from taskdist.client.batching import Batcher
-from taskdist.client.connection import SERVICE, Errors, channel_to
+from taskdist.client.connection import OPERATIONS, SERVICE, Errors, channel_to
+from taskdist.client.saying import Said, selection_message, submit_request
 from taskdist.client.work import WorkStream, open_work
 from taskdist.core.errors import Refused, Unavailable
 from taskdist.core.task import TaskState
-from taskdist.reports import Submission, Submitted, TaskReport, Work
+from taskdist.reports import Selection, Submission, Submitted, TaskReport, Work
 from taskdist.settings import (
     CALLS_PER_CHANNEL_MAX,
     PAGE_SIZE_DEFAULT,
@@ -77,34 +78,23 @@ class Client:
 
     # --- for those who submit ---
 
-    async def submit(
-        self,
-        *,
-        user_tier: str,
-        est_processing_time_s: float,
-        data: bytes = b"",
-        kind: str = "",
-        queue: str = "",
-        task_id: str = "",
-        max_retries: int | None = None,
-    ) -> Submitted:
-        """Adds a task. With a `task_id` of your own it is safe to repeat.
+    async def submit(self, **said: Unpack[Said]) -> Submitted:
+        """Adds a task, with the fields of `Submission`. With a `task_id` or an `idempotency_key` of
+        your own it is safe to repeat.
 
         Raises:
             InvalidFields, TooLarge: fields are bad; each is named.
-            TaskIdTaken: the id belongs to a different task.
+            TaskIdTaken: the id or the key belongs to a different task.
             Exhausted: too much waits, or the disk is full.
             Unavailable: the distributor cannot be reached; the outcome is unknown.
         """
-        submission = Submission(
-            user_tier, est_processing_time_s, data, kind, queue, task_id, max_retries
-        )
+        submission = Submission(**said)
         if self._batcher is not None:
             submission = _with_id(submission)
             # Encoded here, so that what cannot be is this caller's error and nobody else's.
-            encoded = _codec.encode(_submit_request(submission), wire.SubmitTaskRequest)
+            encoded = _codec.encode(submit_request(submission), wire.SubmitTaskRequest)
             return await self._batcher.submit(submission, len(encoded))
-        request = _submit_request(submission)
+        request = submit_request(submission)
         return reading.submitted(await self._call("SubmitTask", request, wire.SubmitTaskResponse))
 
     async def submit_many(
@@ -123,7 +113,7 @@ class Client:
         """
         request = make(
             wire.SubmitTasksRequest,
-            tasks=[_submit_request(submission) for submission in submissions],
+            tasks=[submit_request(submission) for submission in submissions],
             atomic=atomic,
             positions=positions,
         )
@@ -208,6 +198,61 @@ class Client:
         request = make(wire.PingRequest, message=message)
         return fields(await self._call("Ping", request, wire.PingResponse)).timestamp
 
+    # --- for operators ---
+
+    async def redrive(self, selection: Selection, *, count_only: bool = False) -> int:
+        """Puts dead or cancelled tasks back, as if submitted now; says how many.
+
+        Args:
+            count_only: changes nothing; says how many it would be.
+
+        Raises:
+            InvalidFields: the selection is bad, or empty.
+            TaskNotFound, PreconditionFailed: one that was named cannot be; none was put back.
+            Exhausted: no more may wait; some may have been put back.
+        """
+        return await self._operate(
+            "Redrive", wire.RedriveRequest, wire.RedriveResponse, selection, count_only=count_only
+        )
+
+    async def purge(self, selection: Selection, *, count_only: bool = False) -> int:
+        """Removes finished tasks for good; says how many.
+
+        Args:
+            count_only: changes nothing; says how many it would be.
+
+        Raises:
+            InvalidFields: the selection is bad, or empty.
+            TaskNotFound, PreconditionFailed: one that was named cannot be; none was removed.
+        """
+        return await self._operate(
+            "Purge", wire.PurgeRequest, wire.PurgeResponse, selection, count_only=count_only
+        )
+
+    async def _operate(
+        self,
+        method: str,
+        request: type[Any],
+        response: type[wire.RedriveResponse | wire.PurgeResponse],
+        selection: Selection,
+        *,
+        count_only: bool,
+    ) -> int:
+        count = 0
+        cursor = ""
+        while True:
+            asked = make(
+                request,
+                selection=selection_message(selection),
+                count_only=count_only,
+                cursor=cursor,
+            )
+            m = fields(await self._call(method, asked, response, service=OPERATIONS))
+            count += m.count
+            cursor = m.next_cursor
+            if not cursor:
+                return count
+
     # --- for agents ---
 
     async def fetch(
@@ -266,6 +311,7 @@ class Client:
         result: bytes = b"",
         error: str = "",
         retryable: bool = True,
+        retry_after_s: float | None = None,
     ) -> str:
         """Reports how a run ended; says what became of the task. Safe to repeat.
 
@@ -281,6 +327,7 @@ class Client:
             result=result,
             error=error,
             retryable=retryable,
+            retry_after_seconds=retry_after_s,
         )
         return fields(await self._call("CompleteTask", request, wire.CompleteTaskResponse)).message
 
@@ -316,13 +363,18 @@ class Client:
         return await self.submit_many(submissions, atomic=False, positions=True)
 
     async def _call(
-        self, method: str, request: Any, response: type[R], timeout_s: float | None = None
+        self,
+        method: str,
+        request: Any,
+        response: type[R],
+        timeout_s: float | None = None,
+        service: str = SERVICE,
     ) -> R:
         with Errors(self.server):
             async with (
                 self._calls,
                 self._channel.request(
-                    f"{SERVICE}/{method}",
+                    f"{service}/{method}",
                     Cardinality.UNARY_UNARY,
                     type(request),
                     response,
@@ -334,19 +386,6 @@ class Client:
             if message is None:
                 raise Unavailable(f"{method}: no answer")
             return message
-
-
-def _submit_request(submission: Submission) -> wire.SubmitTaskRequest:
-    return make(
-        wire.SubmitTaskRequest,
-        user_tier=submission.user_tier,
-        est_processing_time=submission.est_processing_time_s,
-        data=submission.data,
-        kind=submission.kind,
-        queue=submission.queue,
-        task_id=submission.task_id,
-        max_retries=submission.max_retries,
-    )
 
 
 def _with_id(submission: Submission) -> Submission:

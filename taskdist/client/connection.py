@@ -22,6 +22,7 @@ _NO_SUCH_METHOD = "Missing content-type header"
 """What grpclib's client makes of its server's answer to a method that it lacks."""
 
 SERVICE = "/taskdist.v1.TaskDistributor"
+OPERATIONS = "/taskdist.v1.Operations"
 
 
 class Errors:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from taskdist.core.errors import BadField, Refused, Unavailable
-from taskdist.core.task import Outcome, TaskState
-from taskdist.reports import PastAttempt, Submitted, TaskReport, Verdict, Work, WorkNews
+from taskdist.core.task import Backoff, Outcome, TaskState
+from taskdist.reports import PastAttempt, RetryPause, Submitted, TaskReport, Verdict, Work, WorkNews
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import fields
 from taskdist.wire.statuses import from_code
@@ -35,8 +35,23 @@ def report(task: wire.Task, **more: Any) -> TaskReport:
         enqueued_at=m.enqueued_at,
         finished_at=m.finished_at,
         agent_id=m.agent_id,
+        due_at=m.due_at,
+        deadline=m.deadline,
+        data_bytes=m.data_bytes,
+        backoff=_pause(m.backoff),
+        run_timeout_s=m.run_timeout_seconds,
+        lease_s=m.lease_seconds,
+        idempotency_key=m.idempotency_key,
         **more,
     )
+
+
+def _pause(backoff: wire.Backoff | None) -> RetryPause | None:
+    if backoff is None:
+        return None
+    m = fields(backoff)
+    kind = Backoff[str(m.kind.name)]
+    return RetryPause(kind, m.initial_seconds, m.max_seconds, m.jitter_percent)
 
 
 def past_attempt(attempt: wire.Attempt) -> PastAttempt:
@@ -90,6 +105,7 @@ def work(message: wire.FetchTaskResponse) -> Work:
         lease_id=m.lease_id,
         lease_s=m.lease_seconds,
         run_timeout_s=m.run_timeout_seconds,
+        deadline=m.deadline,
     )
 
 

@@ -14,6 +14,16 @@ from taskdist.wire import messages as wire
 from taskdist.wire.codec import make
 
 
+def failure(report: Report) -> dict[str, Any]:
+    """What is said only of a failure that is no usual one."""
+    said: dict[str, Any] = {}
+    if not report.retryable:
+        said["retryable"] = False
+    if report.retry_after_s is not None:
+        said["retry_after_seconds"] = report.retry_after_s
+    return said
+
+
 class WorkStream:
     """An open Work stream. One coroutine may send while another receives."""
 
@@ -30,6 +40,7 @@ class WorkStream:
                 success=not report.error,
                 result=report.result,
                 error=report.error,
+                **failure(report),
             )
             for report in reports
         ]

@@ -70,13 +70,19 @@ class Command(Generic[A_co]):
 
 @value
 class Submit(Command[Placed]):
-    """Add a task. Needs: the task of this id, if the client made it."""
+    """Add a task. Needs: the task of this id, if the client made it; that of its key."""
 
     task: Task
     """Only what the submitter said is read."""
     data: bytes
     client_made_id: bool
     position_wanted: bool = True
+    not_before_us: int = 0
+    """Wall clock. It is scheduled until then; 0: it is ready at once."""
+    delay_us: int = 0
+    """… or so long from now."""
+    deadline_in_us: int = 0
+    """So long from now is its deadline; 0: it is `task.deadline_us`."""
 
 
 @value
@@ -141,11 +147,27 @@ class Settle(Command[Settled]):
     result: bytes = b""
     error: str = ""
     retryable: bool = True
+    retry_after_us: int | None = None
+    """How long a failed task waits before its retry; None: what its own backoff says."""
 
 
 @value
 class Cancel(Command[Placed]):
     """End a live task. Needs: the task."""
+
+    task_id: str
+
+
+@value
+class Redrive(Command[Placed]):
+    """Put a dead or cancelled task back, as if new. Needs: the task, how much waits."""
+
+    task_id: str
+
+
+@value
+class Purge(Command[Done]):
+    """Remove a finished task for good. Needs: the task."""
 
     task_id: str
 
@@ -160,6 +182,21 @@ class Locate(Command[Placed]):
 @value
 class Expire(Command[Done]):
     """End the leases whose time is up. Needs: their tasks."""
+
+
+@value
+class Due(Command[Done]):
+    """Make scheduled tasks ready whose time has come. Needs: some of them, the earliest first."""
+
+
+@value
+class Overdue(Command[Done]):
+    """End tasks whose deadline has passed. Needs: some that are scheduled or ready."""
+
+
+@value
+class Forget(Command[Done]):
+    """Remove finished tasks after their retention. Needs: some of them, the oldest first."""
 
 
 @value
@@ -199,19 +236,25 @@ class Found:
     attempt: Attempt | None = None
     result: bytes = b""
     """Of the attempt, if it succeeded."""
+    of_key: Task | None = None
+    """The task that has the submit's idempotency key."""
     next_sequence: int = 0
     waiting: int = 0
-    """How many tasks wait."""
+    """How many tasks are ready or scheduled."""
+    waiting_bytes: int = 0
+    """How much data they have."""
     lanes: int = 0
     """How many lanes there would be with the new task's."""
+    held: int = 0
+    """How many leases the agent's session holds."""
 
 
 @value
 class Change:
-    """A task before and after. `before` is None for a new one."""
+    """A task before and after. `before` is None for a new one, `after` for one that is gone."""
 
     before: Task | None
-    after: Task
+    after: Task | None
     attempt: Attempt | None = None
     """The attempt that ended with this change."""
     data: bytes | None = None

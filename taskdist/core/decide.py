@@ -13,7 +13,9 @@ from taskdist.core.commands import (
     Command,
     Decision,
     Done,
+    Due,
     Expire,
+    Forget,
     Found,
     Grant,
     Grants,
@@ -21,7 +23,10 @@ from taskdist.core.commands import (
     Held,
     Locate,
     Moment,
+    Overdue,
     Placed,
+    Purge,
+    Redrive,
     Resume,
     Settle,
     Settled,
@@ -35,12 +40,13 @@ from taskdist.core.errors import (
     Exhausted,
     InvalidFields,
     LeaseNotHeld,
-    TaskIdTaken,
     TaskNotFound,
 )
 from taskdist.core.lifecycle import Event, step
-from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState, content_hash
-from taskdist.settings import LANES_MAX, LEASE_ID_LENGTH_SHOWN, DistributorSettings
+from taskdist.core.retries import retry_delay_us
+from taskdist.core.submitting import require_room, submit
+from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
+from taskdist.settings import LEASE_ID_LENGTH_SHOWN, DistributorSettings
 
 Decide = Callable[[Any, Found, Moment, DistributorSettings], Decision]
 
@@ -56,33 +62,16 @@ def decide(
     return _DECIDE[type(command)](command, found, moment, settings)
 
 
-def _submit(
-    command: Submit, found: Found, moment: Moment, settings: DistributorSettings
-) -> Decision:
-    wish = command.task
-    fingerprint = content_hash(wish, command.data) if command.client_made_id else None
-    if found.tasks:
-        if found.tasks[0].content_hash != fingerprint:
-            raise TaskIdTaken(f"task_id {wish.id} belongs to a task of different content")
-        return Decision(Placed(found.tasks[0]))
-    if found.waiting >= settings.tasks_waiting_max:
-        raise Exhausted(f"{found.waiting} tasks are waiting, the most that may")
-    if found.lanes > LANES_MAX:
-        raise Exhausted(f"tasks of {LANES_MAX} (queue, kind) pairs are waiting, the most that may")
-    task = wish.evolve(
-        content_hash=fingerprint,
-        sequence=found.next_sequence,
-        state=step(None, Event.SUBMIT, TaskState.READY),
-        submitted_at_us=moment.wall_us,
-        enqueued_at_us=moment.enqueue_us,
-    )
-    return Decision(Placed(task), [Change(None, task, data=command.data)])
-
-
 def _take(command: Take, found: Found, moment: Moment, settings: DistributorSettings) -> Decision:
+    if found.held >= settings.leases_per_session_max:
+        raise Exhausted(f"this session holds {found.held} leases, the most that it may")
     grants, changes = [], []
     for task, data in zip(found.tasks, found.data, strict=True):
+        if task.deadline_us is not None and task.deadline_us <= moment.wall_us:
+            changes.append(_too_late(task, moment))
+            continue
         attempt = task.attempt + 1
+        term_us = task.lease_us or settings.lease_us
         estimated_us = settings.run_timeout_factor * task.est_processing_time_us
         lease = Lease(
             lease_id=f"{command.token}-{task.sequence}-{attempt}",
@@ -90,9 +79,9 @@ def _take(command: Take, found: Found, moment: Moment, settings: DistributorSett
             session=command.session,
             started_at_us=moment.wall_us,
             started_us=moment.served_us,
-            term_us=settings.lease_us,
-            run_timeout_us=max(settings.run_timeout_us, estimated_us),
-            expires_us=moment.served_us + settings.lease_us,
+            term_us=term_us,
+            run_timeout_us=task.run_timeout_us or max(settings.run_timeout_us, estimated_us),
+            expires_us=moment.served_us + term_us,
         )
         state = step(task.state, Event.LEASE, TaskState.LEASED)
         leased = task.evolve(state=state, attempt=attempt, lease=lease)
@@ -167,9 +156,23 @@ def _fail(
     command: Settle, task: Task, lease: Lease, moment: Moment, settings: DistributorSettings
 ) -> Task:
     failures = task.retry_count + 1
-    again = command.retryable and failures <= task.max_retries
-    state = step(task.state, Event.FAIL, TaskState.READY if again else TaskState.DEAD)
-    return _end_lease(task, state, moment, retry_count=failures)
+    if not command.retryable or failures > task.max_retries:
+        state = step(task.state, Event.FAIL, TaskState.DEAD)
+        return _end_lease(task, state, moment, retry_count=failures)
+    delay_us = command.retry_after_us
+    if delay_us is None:
+        delay_us = retry_delay_us(task, failures)
+    if not delay_us:
+        state = step(task.state, Event.FAIL, TaskState.READY)
+        return _end_lease(task, state, moment, retry_count=failures)
+    return _end_lease(
+        task,
+        step(task.state, Event.FAIL, TaskState.SCHEDULED),
+        moment,
+        retry_count=failures,
+        due_at_us=moment.wall_us + delay_us,
+        backoff_until_us=moment.served_us + delay_us,
+    )
 
 
 def _release(
@@ -189,9 +192,36 @@ def _cancel(
         raise TaskNotFound(f"no task has the id {command.task_id}")
     task = found.tasks[0]
     state = step(task.state, Event.CANCEL, TaskState.CANCELLED)
-    after = _end_lease(task, state, moment)
+    after = _end_lease(task, state, moment, due_at_us=None, backoff_until_us=None)
     attempt = _ended(task, after, Outcome.CANCELLED, moment) if task.lease else None
     return Decision(Placed(after), [Change(task, after, attempt)])
+
+
+def _redrive(
+    command: Redrive, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    """As if it had been submitted now; its history stays."""
+    if not found.tasks:
+        raise TaskNotFound(f"no task has the id {command.task_id}")
+    task = found.tasks[0]
+    state = step(task.state, Event.REDRIVE, TaskState.READY)
+    require_room(found, task.data_bytes, settings)
+    after = task.evolve(
+        state=state,
+        retry_count=0,
+        lost_count=0,
+        hasty_releases=0,
+        enqueued_at_us=moment.enqueue_us,
+        finished_at_us=None,
+        deadline_us=None,  # It has passed, or will before anybody thinks of it again.
+    )
+    return Decision(Placed(after), [Change(task, after)])
+
+
+def _purge(command: Purge, found: Found, moment: Moment, settings: DistributorSettings) -> Decision:
+    if not found.tasks:
+        raise TaskNotFound(f"no task has the id {command.task_id}")
+    return Decision(Done(), [_gone(found.tasks[0])])
 
 
 def _locate(
@@ -213,6 +243,33 @@ def _expire(
         after = _end_lease(task, state, moment, lost_count=lost)
         changes.append(Change(task, after, _ended(task, after, Outcome.LOST, moment)))
     return Decision(Done(), changes)
+
+
+def _due(command: Due, found: Found, moment: Moment, settings: DistributorSettings) -> Decision:
+    changes = []
+    for task in found.tasks:
+        # After a backoff it is as old as it was; before its first time it had no age.
+        enqueued_us = task.enqueued_at_us if task.backoff_until_us else moment.enqueue_us
+        after = task.evolve(
+            state=step(task.state, Event.DUE, TaskState.READY),
+            enqueued_at_us=enqueued_us,
+            due_at_us=None,
+            backoff_until_us=None,
+        )
+        changes.append(Change(task, after))
+    return Decision(Done(), changes)
+
+
+def _overdue(
+    command: Overdue, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    return Decision(Done(), [_too_late(task, moment) for task in found.tasks])
+
+
+def _forget(
+    command: Forget, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    return Decision(Done(), [_gone(task) for task in found.tasks])
 
 
 def _take_back(
@@ -247,6 +304,20 @@ def _require_lease_id(name: str, lease_id: str, settings: DistributorSettings) -
         raise InvalidFields([BadField(name, "required by this distributor (--require-lease-id)")])
 
 
+def _too_late(task: Task, moment: Moment) -> Change:
+    after = task.evolve(
+        state=step(task.state, Event.OVERDUE, TaskState.DEAD),
+        due_at_us=None,
+        backoff_until_us=None,
+        finished_at_us=moment.wall_us,
+    )
+    return Change(task, after)
+
+
+def _gone(task: Task) -> Change:
+    return Change(task, step(task.state, Event.FORGET, None))
+
+
 def _undo_lease(task: Task, moment: Moment) -> Change:
     """As if it had never been: its attempt's number is free again, and nothing is counted."""
     state = step(task.state, Event.RELEASE, TaskState.READY)
@@ -277,13 +348,18 @@ def _ended(task: Task, after: Task, outcome: Outcome, moment: Moment, error: str
 _END = {Outcome.SUCCEEDED: _succeed, Outcome.FAILED: _fail, Outcome.RELEASED: _release}
 
 _DECIDE: dict[type[Command[Any]], Decide] = {
-    Submit: _submit,
+    Submit: submit,
     Take: _take,
     Heartbeat: _heartbeat,
     Settle: _settle,
     Cancel: _cancel,
+    Redrive: _redrive,
+    Purge: _purge,
     Locate: _locate,
     Expire: _expire,
+    Due: _due,
+    Overdue: _overdue,
+    Forget: _forget,
     TakeBack: _take_back,
     Resume: _resume,
     StopTakes: _stop_takes,

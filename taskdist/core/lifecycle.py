@@ -5,6 +5,7 @@ from this table by `diagram`, and a test keeps it so. The shape is h11's `_state
 """
 
 from enum import StrEnum
+from typing import TypeVar
 
 from taskdist.core.errors import TransitionRefused
 from taskdist.core.task import TaskState
@@ -55,7 +56,10 @@ TRANSITIONS: dict[tuple[TaskState | None, Event], tuple[TaskState | None, ...]] 
 }
 
 
-def step(state: TaskState | None, event: Event, to: TaskState) -> TaskState:
+To = TypeVar("To", TaskState, None)
+
+
+def step(state: TaskState | None, event: Event, to: To) -> To:
     """Returns `to`, if the table allows this step.
 
     Raises:

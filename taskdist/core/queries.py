@@ -2,7 +2,7 @@
 
 from typing import Generic, TypeVar
 
-from taskdist.core.task import Attempt, Task, TaskState
+from taskdist.core.task import Attempt, Outcome, Task, TaskState
 from taskdist.core.values import value
 
 A_co = TypeVar("A_co", covariant=True)
@@ -24,7 +24,16 @@ class TaskHistory:
 
     @property
     def error(self) -> str:
-        """The text of the last failure, or nothing."""
+        """Why the task is dead, or else the text of the last failure, or nothing."""
+        last = self.attempts[-1] if self.attempts else None
+        if self.task.state is TaskState.DEAD:
+            if last is None or last.led_to is not TaskState.DEAD:
+                return "its deadline passed before it could be started"
+            if last.outcome is Outcome.LOST:
+                return f"{self.task.lost_count} leases were lost, the last one by {last.agent_id}"
+            if last.outcome is Outcome.RELEASED:
+                times = self.task.hasty_releases
+                return f"handed back in haste {times} times, the last one by {last.agent_id}"
         return next((a.error for a in reversed(self.attempts) if a.error), "")
 
 
@@ -57,3 +66,32 @@ class ListTasks(Query[TaskPage]):
     page_size: int
     before: int | None
     """Only tasks of a smaller sequence."""
+
+
+@value
+class Selected:
+    """Finished tasks that an operator means."""
+
+    task_ids: tuple[str, ...]
+    """The oldest of them, as many as were wanted."""
+    count: int
+    """How many there are of those that were looked at."""
+    next_after: tuple[int, int, int] | None
+    """Where the next page begins; None when there is none."""
+
+
+@value
+class SelectFinished(Query[Selected]):
+    """A page of finished tasks, each of which passes every filter that is set, the oldest first."""
+
+    states: tuple[TaskState, ...]
+    """Final ones."""
+    user_tier: str
+    kind: str
+    queue: str
+    finished_before_us: int
+    """Wall clock."""
+    limit: int
+    """How many to name; 0: to count them."""
+    after: tuple[int, int, int] | None
+    """Of the page before: the place of its last state among `states`, finished_at_us, sequence."""

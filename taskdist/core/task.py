@@ -4,8 +4,6 @@ Not here: its data and result, opaque bytes that never live in memory for longer
 The one invariant: `lease` is set exactly when `state` is `leased`.
 """
 
-import hashlib
-import struct
 from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
@@ -15,10 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from taskdist.core.values import value
 from taskdist.settings import (
+    DELAY_MAX_US,
     EST_PROCESSING_TIME_MAX_US,
+    IDEMPOTENCY_KEY_LENGTH_MAX,
+    LEASE_MAX_US,
+    LEASE_MIN_US,
     MAX_RETRIES_DEFAULT,
     MAX_RETRIES_MAX,
     NAME_PATTERN,
+    RUN_TIMEOUT_MAX_US,
+    RUN_TIMEOUT_MIN_US,
 )
 
 
@@ -52,6 +56,17 @@ class Outcome(StrEnum):
     RELEASED = "released"
     LOST = "lost"
     CANCELLED = "cancelled"
+
+    __hash__ = str.__hash__
+
+
+class Backoff(StrEnum):
+    """How long a failed task waits before it is ready again."""
+
+    NONE = "none"
+    FIXED = "fixed"
+    EXPONENTIAL = "exponential"
+    """Twice as long after each further failure, up to a cap."""
 
     __hash__ = str.__hash__
 
@@ -106,6 +121,7 @@ _set = object.__setattr__
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Count = Annotated[int, Field(ge=0)]
+Delay = Annotated[int, Field(ge=0, le=DELAY_MAX_US)]
 
 
 class Task(BaseModel):
@@ -120,8 +136,26 @@ class Task(BaseModel):
     kind: Name = "simulate"
     queue: Name = "default"
     max_retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_MAX)] = MAX_RETRIES_DEFAULT
+    backoff: Backoff = Backoff.NONE
+    backoff_us: Delay = 0
+    """Before the first retry; with `exponential` doubled each time."""
+    backoff_max_us: Delay = 0
+    """The cap of an exponential backoff."""
+    backoff_jitter_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """How much of a backoff is left to chance, so that tasks that failed together come apart."""
+    run_timeout_us: Annotated[int, Field(ge=RUN_TIMEOUT_MIN_US, le=RUN_TIMEOUT_MAX_US)] | None = (
+        None
+    )
+    """None: the distributor's."""
+    lease_us: Annotated[int, Field(ge=LEASE_MIN_US, le=LEASE_MAX_US)] | None = None
+    """The term of its leases; None: the distributor's."""
+    deadline_us: Count | None = None
+    """Wall clock; not started by then, it is dead."""
+    idempotency_key: Annotated[str, Field(max_length=IDEMPOTENCY_KEY_LENGTH_MAX)] | None = None
+    """Of the submitter's making; no other task of its queue has it."""
+    data_bytes: Count = 0
     content_hash: bytes | None = None
-    """Of a task whose client made the id: what a repeated submit must agree with."""
+    """Of a task whose client made the id or a key: what a repeated submit must agree with."""
 
     # Where it is in its life.
     sequence: Count = 0
@@ -137,8 +171,12 @@ class Task(BaseModel):
     """Runs begun so far."""
     submitted_at_us: Count = 0
     """Wall clock, for people."""
+    due_at_us: Count | None = None
+    """While it is scheduled, when it becomes ready, on the wall clock; of a backoff for people."""
+    backoff_until_us: Count | None = None
+    """While a backoff lasts, when that ends, on the served clock."""
     enqueued_at_us: Count = 0
-    """From when its age counts. Never less than that of an earlier task."""
+    """From when its age counts. Never less than that of an earlier task. 0 until it is ready."""
     finished_at_us: Count | None = None
     """Wall clock; set when the state is final."""
     lease: Lease | None = None
@@ -169,6 +207,12 @@ def task_like(
     lost_count: int = 0,
     hasty_releases: int = 0,
     attempt: int = 0,
+    backoff: Backoff = Backoff.NONE,
+    backoff_us: int = 0,
+    backoff_max_us: int = 0,
+    backoff_jitter_percent: int = 0,
+    run_timeout_us: int | None = None,
+    lease_us: int | None = None,
 ) -> Task:
     """A task with these values and nothing of its own, to `evolve` from.
 
@@ -190,11 +234,10 @@ def task_like(
         lost_count=lost_count,
         hasty_releases=hasty_releases,
         attempt=attempt,
+        backoff=backoff,
+        backoff_us=backoff_us,
+        backoff_max_us=backoff_max_us,
+        backoff_jitter_percent=backoff_jitter_percent,
+        run_timeout_us=run_timeout_us,
+        lease_us=lease_us,
     )
-
-
-def content_hash(task: Task, data: bytes) -> bytes:
-    """16 bytes that two submits share when the submitter said the same in both."""
-    head = "\0".join((task.user_tier, task.kind, task.queue)).encode()
-    numbers = struct.pack(">QQ", task.est_processing_time_us, task.max_retries)
-    return hashlib.blake2b(numbers + head + b"\0" + data, digest_size=16).digest()

@@ -17,7 +17,8 @@ from taskdist.backends.embedded import EmbeddedBackend
 from taskdist.backends.protocol import Backend
 from taskdist.core import commands
 from taskdist.core.commands import Change
-from taskdist.core.task import Outcome, TaskState
+from taskdist.core.task import Attempt, Outcome, Task, TaskState
+from taskdist.distributor.operations import OperationsService
 from taskdist.distributor.service import TaskDistributorService
 from taskdist.distributor.transport import Server, listening_socket
 from taskdist.distributor.watches import Watches
@@ -43,8 +44,10 @@ class Distributor:
         self._status = ServiceStatus()
         service = TaskDistributorService(self._backend, settings, self._watches)
         self._streams = service.streams
-        health = Health({OVERALL: [self._status], service: [self._status]})
-        services: list[Any] = [service, health]
+        operations = OperationsService(self._backend)
+        served: list[Any] = [service, operations]
+        health = Health({OVERALL: [self._status], **{one: [self._status] for one in served}})
+        services = [*served, health]
         services = ServerReflection.extend(services, pool=descriptor_pool())
         self.server = Server(services)
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -82,8 +85,9 @@ class Distributor:
         self._watches.changed(changes)
         self._streams.changed(changes)
         for change in changes:
-            if change.attempt is not None:
-                _log_end(change)
+            after = change.after
+            if after is not None and (change.attempt or after.state is TaskState.DEAD):
+                _log_end(after, change.attempt)
 
     def failed(self, error: BaseException) -> None:
         """The store is gone: the process has to end."""
@@ -92,10 +96,8 @@ class Distributor:
             self.failure.set_result(error)
 
 
-def _log_end(change: Change) -> None:
-    task, attempt = change.after, change.attempt
-    assert attempt is not None
-    if attempt.outcome is Outcome.LOST:
+def _log_end(task: Task, attempt: Attempt | None) -> None:
+    if attempt and attempt.outcome is Outcome.LOST:
         log.warning(
             "lease lost", task_id=task.id, agent_id=attempt.agent_id, lost_count=task.lost_count
         )
@@ -108,7 +110,7 @@ def _log_end(change: Change) -> None:
             lost_count=task.lost_count,
             hasty_releases=task.hasty_releases,
         )
-    if attempt.attempt == ATTEMPTS_KEPT_MAX + 1:
+    if attempt and attempt.attempt == ATTEMPTS_KEPT_MAX + 1:
         log.warning("history cut", task_id=task.id, attempts_kept=ATTEMPTS_KEPT_MAX)
 
 

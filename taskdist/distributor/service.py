@@ -22,7 +22,7 @@ from taskdist.settings import (
     NAMELESS_AGENTS_REMEMBERED_MAX,
     DistributorSettings,
 )
-from taskdist.wire import convert, convert_agents
+from taskdist.wire import convert, convert_agents, convert_submits
 from taskdist.wire import messages as wire
 
 log = structlog.get_logger()
@@ -58,18 +58,18 @@ class TaskDistributorService(wire.TaskDistributorBase):
         self, submit_task_request: wire.SubmitTaskRequest
     ) -> wire.SubmitTaskResponse:
         """Adds a task."""
-        command = convert.submit(submit_task_request, self._settings.tiers, _new_id())
-        return convert.submitted(await self._backend.apply(command))
+        command = convert_submits.submit(submit_task_request, self._settings.tiers, _new_id())
+        return convert_submits.submitted(await self._backend.apply(command))
 
     async def submit_tasks(
         self, submit_tasks_request: wire.SubmitTasksRequest
     ) -> wire.SubmitTasksResponse:
         """Adds tasks in one commit."""
-        several, refused = convert.submit_several(
+        several, refused = convert_submits.submit_several(
             submit_tasks_request, self._settings.tiers, _new_id
         )
         answers = await self._backend.apply(several)
-        return convert.submitted_several(answers, refused)
+        return convert_submits.submitted_several(answers, refused)
 
     async def get_task(self, get_task_request: wire.GetTaskRequest) -> wire.GetTaskResponse:
         """All that is kept of a task."""
@@ -99,12 +99,11 @@ class TaskDistributorService(wire.TaskDistributorBase):
                 position = await self._position(task)
                 await stream.send_message(convert.watched(task, position, b"", error))
                 seen = progress(task)
-                change = await watch.next()
+                task, attempt = await watch.next()
                 # The read may have been ahead of what the watch is told.
-                while progress(change.after) <= seen and not change.after.state.is_final:
-                    change = await watch.next()
-                task = change.after
-                error = change.attempt.error if change.attempt and change.attempt.error else error
+                while progress(task) <= seen and not task.state.is_final:
+                    task, attempt = await watch.next()
+                error = attempt.error if attempt and attempt.error else error
             history = await self._backend.read(query)
             await stream.send_message(convert.watched(task, 0, history.result, history.error))
 

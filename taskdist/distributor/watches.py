@@ -7,21 +7,24 @@ from contextlib import contextmanager
 
 from taskdist.core.commands import Change
 from taskdist.core.errors import Exhausted, Unavailable
-from taskdist.core.task import Task, TaskState
+from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.settings import WATCH_CHANGES_KEPT_MAX
+
+Seen = tuple[Task, Attempt | None]
+"""A task after a change, and the attempt that ended with it."""
 
 
 class Watch:
     """One watcher's changes of one task, oldest first. Keeps the newest if it reads too slowly."""
 
     def __init__(self) -> None:
-        self._changes: deque[Change] = deque(maxlen=WATCH_CHANGES_KEPT_MAX)
+        self._changes: deque[Seen] = deque(maxlen=WATCH_CHANGES_KEPT_MAX)
         self._news = asyncio.Event()
         self._stopped = False
 
-    def put(self, change: Change) -> None:
+    def put(self, seen: Seen) -> None:
         """Adds a change."""
-        self._changes.append(change)
+        self._changes.append(seen)
         self._news.set()
 
     def stop(self) -> None:
@@ -29,7 +32,7 @@ class Watch:
         self._stopped = True
         self._news.set()
 
-    async def next(self) -> Change:
+    async def next(self) -> Seen:
         """The next change, once there is one.
 
         Raises:
@@ -61,9 +64,10 @@ class Watches:
         if not self._by_task:
             return
         for change in changes:
-            if change.before is None or change.before.state is not change.after.state:
-                for watch in self._by_task.get(change.after.id, ()):
-                    watch.put(change)
+            before, after = change.before, change.after
+            if after is not None and (before is None or before.state is not after.state):
+                for watch in self._by_task.get(after.id, ()):
+                    watch.put((after, change.attempt))
 
     def stop(self) -> None:
         """Ends all watches, and any that still come."""
@@ -95,10 +99,14 @@ class Watches:
                 del self._by_task[task_id]
 
 
+_PROGRESS = {TaskState.LEASED: 0, TaskState.SCHEDULED: 1, TaskState.READY: 2}
+_PROGRESS_FINAL = 3
+
+
 def progress(task: Task) -> tuple[int, int]:
     """How far a task is in its life: what a watcher has seen is never told again.
 
     An attempt begins with its lease and goes on to whatever follows. A lease that counts as nothing
     is undone in silence.
     """
-    return task.attempt, 0 if task.state is TaskState.LEASED else 2 if task.state.is_final else 1
+    return task.attempt, _PROGRESS.get(task.state, _PROGRESS_FINAL)

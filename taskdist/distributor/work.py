@@ -54,7 +54,7 @@ class WorkStreams:
             return
         for change in changes:
             before = change.before.lease if change.before else None
-            after = change.after.lease
+            after = change.after.lease if change.after else None
             lease = before or after
             stream = self._by_session.get(lease.session) if lease else None
             if stream is None:

@@ -3,9 +3,12 @@
 import math
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from taskdist.core.errors import BadField, InvalidFields, TooLarge
 from taskdist.settings import NAME_PATTERN, SECOND_US
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NAME = re.compile(NAME_PATTERN)
@@ -68,12 +71,20 @@ class Faults:
             self.add(field, value, "a UUID, such as 0190a6e2-7b1c-7c3e-9f52-3d1f4e8a9b00")
         return value
 
-    def seconds(self, field: str, value: float, limit_us: int) -> int:
-        """A time of 0 to a limit, in microseconds."""
-        if not (math.isfinite(value) and 0 <= value <= limit_us / SECOND_US):
-            self.add(field, value, f"0 to {limit_us // SECOND_US} seconds")
-            return 0
+    def seconds(self, field: str, value: float, limit_us: int, least_us: int = 0) -> int:
+        """A duration between these limits, in microseconds; the least one if it is not."""
+        least = least_us / SECOND_US
+        if not (math.isfinite(value) and least <= value <= limit_us / SECOND_US):
+            self.add(field, value, f"{least:g} to {limit_us // SECOND_US} seconds")
+            return least_us
         return round(value * SECOND_US)
+
+    def time(self, field: str, value: datetime) -> int:
+        """A point in time since 1970, in microseconds."""
+        us = (value - EPOCH) // timedelta(microseconds=1)
+        if us <= 0:
+            self.add(field, value.isoformat(), "a time after 1970")
+        return us
 
     def size(self, field: str, value: bytes, limit: int) -> bytes:
         """Bytes, as they came."""

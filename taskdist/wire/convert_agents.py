@@ -11,6 +11,7 @@ from taskdist.core.errors import InvalidFields, Refused
 from taskdist.core.task import Outcome, TaskState
 from taskdist.core.values import value
 from taskdist.settings import (
+    DELAY_MAX_US,
     ERROR_BYTES_MAX,
     HEARTBEAT_LEASES_MAX,
     LANES_PER_AGENT_MAX,
@@ -23,7 +24,7 @@ from taskdist.settings import (
 from taskdist.wire import messages as wire
 from taskdist.wire.checking import Faults
 from taskdist.wire.codec import fields, make
-from taskdist.wire.convert import refusal, wire_state
+from taskdist.wire.convert import refusal, timestamp, wire_state
 
 # --- requests to commands ---------------------------------------------------------------------
 
@@ -70,6 +71,11 @@ def complete(message: wire.CompleteTaskRequest, agent_id: str = "") -> commands.
         result=result if m.success else b"",
         error="" if m.success else _error_text(m.error, result),
         retryable=m.retryable is not False,
+        retry_after_us=(
+            None
+            if m.retry_after_seconds is None
+            else faults.seconds("retry_after_seconds", m.retry_after_seconds, DELAY_MAX_US)
+        ),
     )
     faults.done()
     return command
@@ -136,12 +142,14 @@ def leased(grant: Grant) -> wire.FetchTaskResponse:
         sequence=task.sequence,
         attempt=task.attempt,
         run_timeout_seconds=lease.run_timeout_us / SECOND_US,
+        **({} if task.deadline_us is None else {"deadline": timestamp(task.deadline_us)}),
     )
 
 
 _OUTCOMES = {
     (Outcome.SUCCEEDED, TaskState.SUCCEEDED): "succeeded; its result is kept",
     (Outcome.FAILED, TaskState.READY): "failed; it will be retried after all new tasks",
+    (Outcome.FAILED, TaskState.SCHEDULED): "failed; it will be retried after a pause",
     (Outcome.FAILED, TaskState.DEAD): "failed; dead, its errors are kept",
     (Outcome.RELEASED, TaskState.READY): "handed back",
     (Outcome.RELEASED, TaskState.DEAD): "handed back in haste too often; dead",

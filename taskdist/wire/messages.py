@@ -67,6 +67,17 @@ class AttemptOutcome(betterproto.Enum):
     """A client cancelled the task meanwhile."""
 
 
+class BackoffKind(betterproto.Enum):
+    UNSPECIFIED = 0
+    """At once."""
+
+    FIXED = 1
+    """The same pause before each retry."""
+
+    EXPONENTIAL = 2
+    """Twice as long after each further failure."""
+
+
 @dataclass(eq=False, repr=False)
 class SubmitTaskRequest(betterproto.Message):
     user_tier: str = betterproto.string_field(1)
@@ -98,6 +109,73 @@ class SubmitTaskRequest(betterproto.Message):
 
     max_retries: Optional[int] = betterproto.uint32_field(7, optional=True)
     """How many failures may follow the first, 0 to 100. Unset: 3."""
+
+    backoff: "Backoff" = betterproto.message_field(8)
+    """How long it waits before a retry. Unset: not at all."""
+
+    timing: "Timing" = betterproto.message_field(9)
+    """
+    When it may start, and how long things may take. Unset: at once, and the distributor's limits.
+    """
+
+    idempotency_key: str = betterproto.string_field(10)
+    """
+    Of the client's making, 1 to 128 characters; no two tasks of a queue share one. Kept as long as
+     the task. With it a submit may be repeated although the client keeps no task_id. What has to
+     agree is every field but task_id and this one.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class Backoff(betterproto.Message):
+    """
+    The pause between a failure and its retry. A retry keeps its age, and comes after all new tasks.
+    """
+
+    kind: "BackoffKind" = betterproto.enum_field(1)
+    initial_seconds: float = betterproto.double_field(2)
+    """The first pause, 0.001 to 31,536,000."""
+
+    max_seconds: Optional[float] = betterproto.double_field(3, optional=True)
+    """
+    The longest pause of an exponential backoff. Unset: 3,600, or initial_seconds if that is more.
+    """
+
+    jitter_percent: int = betterproto.uint32_field(4)
+    """0 to 100: up to so much is taken off each pause by chance."""
+
+
+@dataclass(eq=False, repr=False)
+class Timing(betterproto.Message):
+    """
+    Durations are counted from when the distributor accepts the task. A repeated submit has to say a
+     time in the same way.
+    """
+
+    delay_seconds: float = betterproto.double_field(1)
+    """Not before so long from now, 0 to 31,536,000."""
+
+    not_before: datetime = betterproto.message_field(2)
+    """Not before this time; not together with delay_seconds."""
+
+    deadline_seconds: float = betterproto.double_field(3)
+    """Not started within so long from now, it is dead. 0: no deadline."""
+
+    deadline: datetime = betterproto.message_field(4)
+    """
+    Not started by this time, it is dead; not together with deadline_seconds.
+    """
+
+    run_timeout_seconds: Optional[float] = betterproto.double_field(5, optional=True)
+    """
+    How long one run may take, 0.001 to 315,360,000. Unset: the larger of the distributor's limit, an
+     hour by default, and 10 times est_processing_time.
+    """
+
+    lease_seconds: Optional[float] = betterproto.double_field(6, optional=True)
+    """
+    The term of its leases, 1 to 86,400. Unset: the distributor's, 30 s by default.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -282,7 +360,7 @@ class FetchTaskResponse(betterproto.Message):
     """
 
     deadline: datetime = betterproto.message_field(14)
-    """When the task is of no more use. Unset: never."""
+    """By when the task had to be started. Unset: it had no deadline."""
 
 
 @dataclass(eq=False, repr=False)
@@ -307,6 +385,12 @@ class CompleteTaskRequest(betterproto.Message):
     retryable: Optional[bool] = betterproto.bool_field(7, optional=True)
     """
     On a failure, whether a retry makes sense. Unset: true. Not compared when it is repeated.
+    """
+
+    retry_after_seconds: Optional[float] = betterproto.double_field(8, optional=True)
+    """
+    On a failure, how long the retry waits, 0 to 31,536,000, whatever the task's backoff says. Unset:
+     as that says. Not compared when it is repeated.
     """
 
 
@@ -384,13 +468,27 @@ class Task(betterproto.Message):
 
     submitted_at: datetime = betterproto.message_field(13)
     enqueued_at: datetime = betterproto.message_field(14)
-    """From when its age counts."""
+    """From when its age counts. Unset while it has never been ready."""
 
     finished_at: datetime = betterproto.message_field(15)
     """Unset while the task is not final."""
 
     agent_id: str = betterproto.string_field(16)
     """Who runs it, while it is LEASED. Lists leave it empty."""
+
+    due_at: datetime = betterproto.message_field(17)
+    """
+    While it is SCHEDULED: when it becomes ready. The end of a backoff is an estimate.
+    """
+
+    deadline: datetime = betterproto.message_field(18)
+    data_bytes: int = betterproto.uint64_field(19)
+    backoff: "Backoff" = betterproto.message_field(20)
+    run_timeout_seconds: float = betterproto.double_field(21)
+    """0: the distributor's."""
+
+    lease_seconds: float = betterproto.double_field(22)
+    idempotency_key: str = betterproto.string_field(23)
 
 
 @dataclass(eq=False, repr=False)
@@ -418,7 +516,9 @@ class GetTaskResponse(betterproto.Message):
     """Set when it succeeded."""
 
     error: str = betterproto.string_field(3)
-    """The last failure's text; stays when a later attempt succeeds."""
+    """
+    Why it is DEAD; else the last failure's text, which stays when a later attempt succeeds.
+    """
 
     attempts: List["Attempt"] = betterproto.message_field(4)
     """
@@ -480,6 +580,79 @@ class WatchTaskResponse(betterproto.Message):
 
     error: str = betterproto.string_field(3)
     """The last failure's text, if there was one."""
+
+
+@dataclass(eq=False, repr=False)
+class TaskSelection(betterproto.Message):
+    """Finished tasks: by id, or all that pass every filter that is set."""
+
+    task_ids: List[str] = betterproto.string_field(1)
+    """
+    At most 500, and nothing else set. If one of them cannot be done, none is.
+    """
+
+    states: List["TaskState"] = betterproto.enum_field(2)
+    """None: DEAD. Only final states."""
+
+    user_tier: str = betterproto.string_field(3)
+    kind: str = betterproto.string_field(4)
+    queue: str = betterproto.string_field(5)
+    age_seconds: float = betterproto.double_field(6)
+    """Only those that ended at least so long ago."""
+
+    all: bool = betterproto.bool_field(7)
+    """
+    Means every task of these states. Required where nothing else narrows the selection.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class RedriveRequest(betterproto.Message):
+    selection: "TaskSelection" = betterproto.message_field(1)
+    """States: DEAD, CANCELLED."""
+
+    count_only: bool = betterproto.bool_field(2)
+    """
+    Changes nothing; says how many there are. Looks at up to 20,000 tasks in a call.
+    """
+
+    cursor: str = betterproto.string_field(3)
+    """
+    From the answer before, with the same selection. Empty: from the oldest on.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class RedriveResponse(betterproto.Message):
+    count: int = betterproto.uint64_field(1)
+    """
+    How many were put back by this call; of count_only, how many would be.
+    """
+
+    next_cursor: str = betterproto.string_field(2)
+    """Empty: that was all."""
+
+
+@dataclass(eq=False, repr=False)
+class PurgeRequest(betterproto.Message):
+    selection: "TaskSelection" = betterproto.message_field(1)
+    """States: SUCCEEDED, DEAD, CANCELLED."""
+
+    count_only: bool = betterproto.bool_field(2)
+    """As in RedriveRequest."""
+
+    cursor: str = betterproto.string_field(3)
+
+
+@dataclass(eq=False, repr=False)
+class PurgeResponse(betterproto.Message):
+    count: int = betterproto.uint64_field(1)
+    """
+    How many were removed by this call; of count_only, how many would be.
+    """
+
+    next_cursor: str = betterproto.string_field(2)
+    """Empty: that was all."""
 
 
 class TaskDistributorStub(betterproto.ServiceStub):
@@ -689,6 +862,42 @@ class TaskDistributorStub(betterproto.ServiceStub):
             metadata=metadata,
         ):
             yield response
+
+
+class OperationsStub(betterproto.ServiceStub):
+    async def redrive(
+        self,
+        redrive_request: "RedriveRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> "RedriveResponse":
+        return await self._unary_unary(
+            "/taskdist.v1.Operations/Redrive",
+            redrive_request,
+            RedriveResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def purge(
+        self,
+        purge_request: "PurgeRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> "PurgeResponse":
+        return await self._unary_unary(
+            "/taskdist.v1.Operations/Purge",
+            purge_request,
+            PurgeResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
 
 
 class TaskDistributorBase(ServiceBase):
@@ -914,5 +1123,44 @@ class TaskDistributorBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_STREAM,
                 WatchTaskRequest,
                 WatchTaskResponse,
+            ),
+        }
+
+
+class OperationsBase(ServiceBase):
+
+    async def redrive(self, redrive_request: "RedriveRequest") -> "RedriveResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def purge(self, purge_request: "PurgeRequest") -> "PurgeResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def __rpc_redrive(
+        self, stream: "grpclib.server.Stream[RedriveRequest, RedriveResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.redrive(request)
+        await stream.send_message(response)
+
+    async def __rpc_purge(
+        self, stream: "grpclib.server.Stream[PurgeRequest, PurgeResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.purge(request)
+        await stream.send_message(response)
+
+    def __mapping__(self) -> Dict[str, grpclib.const.Handler]:
+        return {
+            "/taskdist.v1.Operations/Redrive": grpclib.const.Handler(
+                self.__rpc_redrive,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                RedriveRequest,
+                RedriveResponse,
+            ),
+            "/taskdist.v1.Operations/Purge": grpclib.const.Handler(
+                self.__rpc_purge,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                PurgeRequest,
+                PurgeResponse,
             ),
         }

@@ -18,7 +18,8 @@ from hypothesis.stateful import (
 )
 
 from taskdist.backends.journal import Journal
-from taskdist.backends.writer import FULL_RETRY_US, Batch, Request, Writer
+from taskdist.backends.requests import Batch, Request
+from taskdist.backends.writer import FULL_RETRY_US, Writer
 from taskdist.core import commands
 from taskdist.core.commands import Command, Grants, Settled
 from taskdist.core.errors import LeaseNotHeld, StoreFull, TransitionRefused

@@ -19,6 +19,7 @@ from tests.support.backends import (
     take,
     turns,
 )
+from tests.support.changes import kept
 
 Waiter = asyncio.Task[Grants]
 
@@ -160,7 +161,7 @@ async def test_who_gave_up_is_not_served(rig: Rig) -> None:
     await turns()
     task_id = await rig.submit()
     assert await ids(here) == [task_id]
-    leases = [change.after.lease for change in rig.hearer.changes if change.after.lease]
+    leases = [lease for change in rig.hearer.changes if (lease := kept(change).lease)]
     assert [lease.agent_id for lease in leases] == ["agent-2"]
 
 
@@ -201,7 +202,7 @@ async def test_p3_a_late_outcome_of_what_was_taken_back_does_not_end_the_next_le
     waiter = await waiting(rig, "agent-1")
     rig.hearer.when_changed = waiter.cancel
     await rig.submit()
-    undone = rig.hearer.changes[-1].after
+    undone = kept(rig.hearer.changes[-1])
     rig.hearer.when_changed = lambda: None
     await turns()
     task = await rig.take("agent-1")

@@ -10,7 +10,8 @@ import pytest
 
 from taskdist.backends import store_file
 from taskdist.backends.journal import Journal
-from taskdist.backends.store_file import APPLICATION_ID, SCHEMA_VERSION
+from taskdist.backends.schema import SCHEMA_VERSION
+from taskdist.backends.store_file import APPLICATION_ID
 from taskdist.core.errors import StoreFailed, StoreUnusable
 from tests.support.backends import Rig
 

@@ -9,6 +9,7 @@ from taskdist.core.decide import decide
 from taskdist.core.errors import InvalidFields, LeaseNotHeld
 from taskdist.core.task import Attempt, Outcome, Task, TaskState
 from tests.core.making import SETTINGS, attempt, lease, leased, moment, ready, task_id
+from tests.support.changes import kept
 
 OUTCOMES = [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.RELEASED]
 STRICT = SETTINGS.model_copy(update={"require_lease_id": True})
@@ -161,7 +162,7 @@ def heard(heartbeat: Heartbeat, *tasks: Task) -> list[str]:
     """The leases that are still held, each of which was extended, and no other."""
     decision = decide(heartbeat, Found(tasks=tasks), moment(5), SETTINGS)
     assert isinstance(decision.answer, Held)
-    extended = [change.after.lease.lease_id for change in decision.changes if change.after.lease]
+    extended = [lease.lease_id for change in decision.changes if (lease := kept(change).lease)]
     assert extended == list(decision.answer.lease_ids)
     return extended
 

@@ -11,6 +11,7 @@ from taskdist.core.order import strict_key
 from taskdist.core.task import Attempt, Outcome, Task, TaskState
 from taskdist.settings import SECOND_US, DistributorSettings
 from tests.core.making import SETTINGS, WALL_US, lease, leased, moment, ready, task_id
+from tests.support.changes import kept
 
 TIERS = SETTINGS.tiers
 
@@ -31,10 +32,10 @@ def ended(
     (change,) = decision.changes
     assert change.before == task
     assert change.attempt is not None
-    assert change.after.lease is None
+    assert kept(change).lease is None
     if isinstance(command, Settle):
-        assert decision.answer == Settled(command.outcome, change.after.state)
-    return change.after, change.attempt
+        assert decision.answer == Settled(command.outcome, kept(change).state)
+    return kept(change), change.attempt
 
 
 def lease_again(task: Task) -> Task:
@@ -50,9 +51,9 @@ def test_a_success_ends_the_task_and_keeps_the_result() -> None:
     decision = decide(command, Found(tasks=[leased()]), moment(20), SETTINGS)
     (change,) = decision.changes
     assert change.result == b"42"
-    assert change.after.state is TaskState.SUCCEEDED
-    assert change.after.finished_at_us == WALL_US + 20 * SECOND_US
-    assert change.after.lease is None
+    assert kept(change).state is TaskState.SUCCEEDED
+    assert kept(change).finished_at_us == WALL_US + 20 * SECOND_US
+    assert kept(change).lease is None
     assert decision.answer == Settled(Outcome.SUCCEEDED, TaskState.SUCCEEDED)
 
 
@@ -145,7 +146,7 @@ def test_all_that_are_due_expire_together() -> None:
     tasks = [leased(1), leased(2, lost_count=2)]
     decision = decide(Expire(), Found(tasks=tasks), moment(31), SETTINGS)
     assert decision.answer == Done()
-    assert [change.after.state for change in decision.changes] == [TaskState.READY, TaskState.DEAD]
+    assert [kept(change).state for change in decision.changes] == [TaskState.READY, TaskState.DEAD]
 
 
 # --- hand-backs (P5) --------------------------------------------------------------------------
@@ -184,7 +185,7 @@ def test_p5_haste_goes_by_the_served_clock_and_not_by_the_wall() -> None:
     at = replace(moment(1), wall_us=WALL_US + 3_600 * SECOND_US)
     found = Found(tasks=[leased()])
     (change,) = decide(settle(Outcome.RELEASED), found, at, SETTINGS).changes
-    assert change.after.hasty_releases == 1
+    assert kept(change).hasty_releases == 1
 
 
 # --- cancel -----------------------------------------------------------------------------------
@@ -203,9 +204,9 @@ def test_a_waiting_task_can_be_cancelled(state: TaskState) -> None:
     task = ready(state=state)
     decision = decide(Cancel(task.id), Found(tasks=[task]), moment(), SETTINGS)
     (change,) = decision.changes
-    assert change.after == task.evolve(state=TaskState.CANCELLED, finished_at_us=WALL_US)
+    assert kept(change) == task.evolve(state=TaskState.CANCELLED, finished_at_us=WALL_US)
     assert change.attempt is None
-    assert decision.answer == Placed(change.after)
+    assert decision.answer == Placed(kept(change))
 
 
 @pytest.mark.parametrize("state", [state for state in TaskState if state.is_final])

@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskdist.core.commands import Found, Grant, Grants, Moment, Placed, Submit, Take
+from taskdist.core.content import content_hash
 from taskdist.core.decide import decide
 from taskdist.core.errors import Exhausted, TaskIdTaken, TransitionRefused
-from taskdist.core.task import Task, TaskState, content_hash
+from taskdist.core.task import Task, TaskState
 from taskdist.settings import LANES_MAX, SECOND_US
 from tests.core.making import SERVED_US, SETTINGS, WALL_US, leased, moment, ready
+from tests.support.changes import kept
 
 DATA = b"some data"
 
@@ -26,8 +28,8 @@ def accepted(command: Submit, found: Found, at: Moment | None = None) -> Task:
     (change,) = decision.changes
     assert change.before is None
     assert change.data == command.data
-    assert decision.answer == Placed(change.after)
-    return change.after
+    assert decision.answer == Placed(kept(change))
+    return kept(change)
 
 
 # --- Submit -----------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ def test_contents_agree_only_if_each_part_does(
     parts: list[tuple[str, str, str, bytes]],
 ) -> None:
     one, other = (
-        content_hash(ready(user_tier=tier, kind=kind, queue=queue), data)
+        content_hash(Submit(ready(user_tier=tier, kind=kind, queue=queue), data, True))
         for tier, kind, queue, data in parts
     )
     assert (one == other) == (parts[0] == parts[1])
@@ -132,7 +134,7 @@ def taken(*tasks: Task, token: str = "t0ken", at: Moment | None = None) -> list[
     take = Take("agent-9", "session-9", ("default",), (), len(tasks), 0, token)
     found = Found(tasks=tasks, data=[DATA] * len(tasks))
     decision = decide(take, found, at or moment(), SETTINGS)
-    after = [change.after for change in decision.changes]
+    after = [kept(change) for change in decision.changes]
     assert [change.before for change in decision.changes] == list(tasks)
     assert decision.answer == Grants(tuple(Grant(task, DATA) for task in after))
     return after

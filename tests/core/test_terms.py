@@ -8,6 +8,7 @@ from taskdist.core.decide import decide
 from taskdist.core.task import Task, TaskState
 from taskdist.settings import SECOND_US
 from tests.core.making import SERVED_US, SETTINGS, lease, leased, moment, ready
+from tests.support.changes import kept
 
 
 def heartbeat(task: Task, after_s: float) -> Task:
@@ -16,7 +17,7 @@ def heartbeat(task: Task, after_s: float) -> Task:
     (change,) = decide(beat, Found(tasks=[task]), moment(after_s), SETTINGS).changes
     assert change.before == task
     assert change.attempt is None
-    return change.after
+    return kept(change)
 
 
 def ends_after_s(task: Task) -> float:
@@ -65,23 +66,23 @@ def take(task: Task) -> Change:
 
 def test_taking_back_undoes_a_lease_exactly() -> None:
     for before in (ready(), ready(retry_count=2, lost_count=1, hasty_releases=15, attempt=18)):
-        taken = take(before).after
+        taken = kept(take(before))
         assert taken.lease is not None
         command = TakeBack((taken.lease.lease_id,))
         decision = decide(command, Found(tasks=[taken]), moment(3), SETTINGS)
         (change,) = decision.changes
         assert decision.answer == Done()
         assert change.before == taken
-        assert change.after == before
+        assert kept(change) == before
         assert change.attempt is None, "it counts as nothing"
 
 
 def test_p5_taking_back_is_no_hasty_hand_back_however_often_it_happens() -> None:
     task = ready()
     for _ in range(100):
-        taken = take(task).after
+        taken = kept(take(task))
         decision = decide(TakeBack(("any",)), Found(tasks=[taken]), moment(), SETTINGS)
-        task = decision.changes[0].after
+        task = kept(decision.changes[0])
     assert task == ready()
     assert task.state is TaskState.READY
 

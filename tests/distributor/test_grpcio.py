@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
@@ -191,10 +192,24 @@ def test_every_bad_field_is_in_the_details(stub: Noted, pb: Any) -> None:
         kind="é" * 100,
         queue="a b",
         max_retries=101,
+        backoff=pb.Backoff(kind=9, initial_seconds=1, max_seconds=-1, jitter_percent=101),
+        timing=pb.Timing(
+            delay_seconds=-1,
+            not_before=Timestamp(seconds=-1),
+            deadline_seconds=float("nan"),
+            deadline=Timestamp(seconds=-1),
+            run_timeout_seconds=0,
+            lease_seconds=0.5,
+        ),
+        idempotency_key="k" * 129,
     )
     refused = refusal(lambda: stub.SubmitTask(request, timeout=TIMEOUT_S))
     assert refused.code is CODE.INVALID_ARGUMENT
-    assert refused.fields == {field.name for field in pb.SubmitTaskRequest.DESCRIPTOR.fields}
+    assert refused.fields == {
+        *(field.name for field in pb.SubmitTaskRequest.DESCRIPTOR.fields),
+        *(f"backoff.{field.name}" for field in pb.Backoff.DESCRIPTOR.fields),
+        *(f"timing.{field.name}" for field in pb.Timing.DESCRIPTOR.fields),
+    } - {"backoff", "timing"}
     (detail,) = refused.details
     assert isinstance(detail, BadRequest)
     (tier,) = [bad for bad in detail.field_violations if bad.field == "user_tier"]

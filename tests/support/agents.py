@@ -14,6 +14,7 @@ from taskdist.agent.handlers import Handler
 from taskdist.agent.heartbeat import TaskRunner
 from taskdist.agent.runtime import Agent
 from taskdist.client import Client
+from taskdist.client.connection import SERVICE
 from taskdist.core.errors import Unavailable
 from taskdist.distributor.server import Distributor
 from taskdist.reports import TaskReport, Work
@@ -139,7 +140,12 @@ class _NotedClient(Client):
         self._channel = MemoryChannel(self._network.distributor.server)
 
     async def _call(
-        self, method: str, request: Any, response: type[R], timeout_s: float | None = None
+        self,
+        method: str,
+        request: Any,
+        response: type[R],
+        timeout_s: float | None = None,
+        service: str = SERVICE,
     ) -> R:
         network = self._network
         network.note(method, request)
@@ -150,7 +156,7 @@ class _NotedClient(Client):
         if method in network.silent:
             await asyncio.sleep(self._timeout_s if timeout_s is None else timeout_s)
             raise Unavailable("no answer in time")
-        answer = await super()._call(method, request, response, timeout_s)
+        answer = await super()._call(method, request, response, timeout_s, service)
         if method in network.deaf:
             raise Unavailable("the connection was lost")
         return answer

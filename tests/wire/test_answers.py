@@ -8,7 +8,7 @@ from google.protobuf.message_factory import GetMessageClass
 from taskdist.core.commands import Grant, Grants, Held, Placed, Settled
 from taskdist.core.queries import TaskHistory, TaskPage
 from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
-from taskdist.wire import convert, convert_agents
+from taskdist.wire import convert, convert_agents, convert_submits
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import descriptor_pool
 
@@ -68,7 +68,7 @@ ON_THE_WIRE = wire.Task(
 
 
 def test_submitted() -> None:
-    assert convert.submitted(Placed(WAITING, 9)) == wire.SubmitTaskResponse(
+    assert convert_submits.submitted(Placed(WAITING, 9)) == wire.SubmitTaskResponse(
         task_id=ID, status=wire.TaskState["READY"], queue_position=9
     )
 

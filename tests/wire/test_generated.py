@@ -39,8 +39,8 @@ def test_the_generated_files_are_fresh(tmp_path: Path) -> None:
 
 
 def test_messages_are_named_for_their_rpc() -> None:
-    (service,) = contract().service
-    for method in service.method:
+    methods = [method for service in contract().service for method in service.method]
+    for method in methods:
         assert method.input_type == f".taskdist.v1.{method.name}Request"
         assert method.output_type == f".taskdist.v1.{method.name}Response"
 

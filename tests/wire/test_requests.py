@@ -9,7 +9,7 @@ from taskdist.core import commands
 from taskdist.core.queries import GetTask, ListTasks
 from taskdist.core.task import Outcome, Task, TaskState
 from taskdist.settings import ERROR_BYTES_MAX, EST_PROCESSING_TIME_MAX_US, SECOND_US
-from taskdist.wire import convert, convert_agents
+from taskdist.wire import convert, convert_agents, convert_submits
 from taskdist.wire import messages as wire
 
 ID = "0190a6e2-7b1c-7c3e-9f52-3d1f4e8a9b00"
@@ -19,7 +19,7 @@ TIERS = ("paid", "free")
 
 def submit(**said: object) -> commands.Submit:
     request = wire.SubmitTaskRequest(**{"user_tier": "paid", **said})  # type: ignore[arg-type]
-    return convert.submit(request, TIERS, NEW_ID)
+    return convert_submits.submit(request, TIERS, NEW_ID)
 
 
 def test_submit_says_all_that_there_is() -> None:

@@ -1,0 +1,87 @@
+"""What a submitter or an operator says, as the distributor's messages."""
+
+from datetime import datetime
+from typing import Any, Required, TypedDict
+
+from taskdist.reports import RetryPause, Selection, Submission
+from taskdist.wire import messages as wire
+from taskdist.wire.codec import make
+
+
+class Said(TypedDict, total=False):
+    """The fields of a `Submission`, by name; a test keeps the two the same."""
+
+    user_tier: Required[str]
+    est_processing_time_s: Required[float]
+    data: bytes
+    kind: str
+    queue: str
+    task_id: str
+    max_retries: int | None
+    backoff: RetryPause | None
+    delay_s: float
+    not_before: datetime | None
+    deadline_s: float
+    deadline: datetime | None
+    run_timeout_s: float | None
+    lease_s: float | None
+    idempotency_key: str
+
+
+def submit_request(said: Submission) -> wire.SubmitTaskRequest:
+    """The request of a submission."""
+    further: dict[str, Any] = {}
+    if said.backoff is not None:
+        further["backoff"] = _backoff(said.backoff)
+    if timing := _timing(said):
+        further["timing"] = make(wire.Timing, **timing)
+    if said.idempotency_key:
+        further["idempotency_key"] = said.idempotency_key
+    return make(
+        wire.SubmitTaskRequest,
+        user_tier=said.user_tier,
+        est_processing_time=said.est_processing_time_s,
+        data=said.data,
+        kind=said.kind,
+        queue=said.queue,
+        task_id=said.task_id,
+        max_retries=said.max_retries,
+        **further,
+    )
+
+
+def _backoff(pause: RetryPause) -> wire.Backoff:
+    names = wire.BackoffKind.__members__
+    return make(
+        wire.Backoff,
+        kind=names.get(pause.kind.name, wire.BackoffKind.UNSPECIFIED),
+        initial_seconds=pause.initial_s,
+        max_seconds=pause.max_s,
+        jitter_percent=pause.jitter_percent,
+    )
+
+
+def _timing(said: Submission) -> dict[str, Any]:
+    fields = {
+        "delay_seconds": said.delay_s or None,
+        "not_before": said.not_before,
+        "deadline_seconds": said.deadline_s or None,
+        "deadline": said.deadline,
+        "run_timeout_seconds": said.run_timeout_s,
+        "lease_seconds": said.lease_s,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def selection_message(selection: Selection) -> wire.TaskSelection:
+    """The tasks that an operator means."""
+    return make(
+        wire.TaskSelection,
+        task_ids=list(selection.task_ids),
+        states=[wire.TaskState[state.name] for state in selection.states],
+        user_tier=selection.user_tier,
+        kind=selection.kind,
+        queue=selection.queue,
+        age_seconds=selection.age_s,
+        all=selection.all,
+    )

@@ -1,0 +1,84 @@
+"""What a submit leads to: a new task, the one that it repeats, or a refusal."""
+
+from taskdist.core.commands import Change, Decision, Found, Moment, Placed, Submit
+from taskdist.core.content import content_hash
+from taskdist.core.errors import BadField, Exhausted, InvalidFields, TaskIdTaken
+from taskdist.core.lifecycle import Event, step
+from taskdist.core.task import Task, TaskState
+from taskdist.settings import LANES_MAX, DistributorSettings
+
+
+def submit(
+    command: Submit, found: Found, moment: Moment, settings: DistributorSettings
+) -> Decision:
+    """Adds the task, unless it is there already.
+
+    Raises:
+        TaskIdTaken: its id or its key belongs to a task of different content.
+        InvalidFields: it could never be started in time.
+        Exhausted: too much waits.
+    """
+    wish = command.task
+    is_named = command.client_made_id or wish.idempotency_key is not None
+    fingerprint = content_hash(command) if is_named else None
+    earlier = _repeated(wish, found, fingerprint)
+    if earlier is not None:
+        return Decision(Placed(earlier))
+    not_before_us = moment.wall_us + command.delay_us if command.delay_us else command.not_before_us
+    deadline_us = wish.deadline_us
+    if command.deadline_in_us:
+        deadline_us = moment.wall_us + command.deadline_in_us
+    if deadline_us is not None:
+        _require_time(deadline_us, not_before_us, moment)
+    require_room(found, len(command.data), settings)
+    is_early = not_before_us > moment.wall_us
+    task = wish.evolve(
+        content_hash=fingerprint,
+        data_bytes=len(command.data),
+        sequence=found.next_sequence,
+        state=step(None, Event.SUBMIT, TaskState.SCHEDULED if is_early else TaskState.READY),
+        deadline_us=deadline_us,
+        due_at_us=not_before_us if is_early else None,
+        submitted_at_us=moment.wall_us,
+        enqueued_at_us=0 if is_early else moment.enqueue_us,
+    )
+    return Decision(Placed(task), [Change(None, task, data=command.data)])
+
+
+def _repeated(wish: Task, found: Found, fingerprint: bytes | None) -> Task | None:
+    """The task that this one repeats."""
+    of_id = found.tasks[0] if found.tasks else None
+    earlier = found.of_key or of_id
+    if earlier is None:
+        return None
+    if of_id is not None and of_id.id != earlier.id:
+        raise TaskIdTaken(f"task_id {wish.id} belongs to another task than the idempotency_key")
+    if earlier.content_hash != fingerprint:
+        name = "idempotency_key" if found.of_key else f"task_id {wish.id}"
+        raise TaskIdTaken(f"{name} belongs to a task of different content")
+    return earlier
+
+
+def _require_time(deadline_us: int, not_before_us: int, moment: Moment) -> None:
+    if deadline_us <= moment.wall_us:
+        raise InvalidFields([BadField("timing.deadline", "has passed; allowed: a time to come")])
+    if deadline_us <= not_before_us:
+        reason = "comes before the task may start; allowed: later than that"
+        raise InvalidFields([BadField("timing.deadline", reason)])
+
+
+def require_room(found: Found, data_bytes: int, settings: DistributorSettings) -> None:
+    """Whether one more task may wait.
+
+    Raises:
+        Exhausted: too many do, or too much.
+    """
+    if found.waiting >= settings.tasks_waiting_max:
+        raise Exhausted(f"{found.waiting} tasks are waiting, the most that may")
+    if found.waiting_bytes + data_bytes > settings.waiting_bytes_max:
+        raise Exhausted(
+            f"tasks with {found.waiting_bytes} bytes of data are waiting; "
+            f"the most that may: {settings.waiting_bytes_max}"
+        )
+    if found.lanes > LANES_MAX:
+        raise Exhausted(f"tasks of {LANES_MAX} (queue, kind) pairs are waiting, the most that may")

@@ -1,0 +1,104 @@
+"""Between the wire and the core, for operators: which finished tasks they mean.
+
+As in `convert.py`, whatever is wrong with a request is found before anything is asked of a backend.
+"""
+
+import re
+from collections.abc import Sequence
+
+from taskdist.core.queries import Selected, SelectFinished
+from taskdist.core.task import TaskState
+from taskdist.core.values import value
+from taskdist.settings import DELAY_MAX_US, OPERATED_TASKS_MAX
+from taskdist.wire import messages as wire
+from taskdist.wire.checking import Faults
+from taskdist.wire.codec import fields, make
+from taskdist.wire.convert import core_state
+
+REDRIVEN = (TaskState.DEAD, TaskState.CANCELLED)
+PURGED = (TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED)
+
+_CURSOR = re.compile(r"([0-2])\.([0-9]{1,18})\.([0-9]{1,18})")
+
+
+@value
+class Operation:
+    """Which tasks an operator means: these ones, or a page of all that match."""
+
+    task_ids: tuple[str, ...]
+    """If there are any, they alone."""
+    query: SelectFinished
+    count_only: bool
+
+
+def operation(
+    message: wire.RedriveRequest | wire.PurgeRequest, allowed: Sequence[TaskState], wall_us: int
+) -> Operation:
+    """The tasks that are meant, and whether only to count them.
+
+    Raises:
+        InvalidFields: every field that is bad.
+    """
+    m = fields(message)
+    faults = Faults()
+    # A view reads as None what is not set, which the message's own type does not know.
+    said: wire.TaskSelection | None = m.selection
+    selection = fields(make(wire.TaskSelection) if said is None else said)
+    own = Faults("selection.")
+    task_ids = _task_ids(selection, own)
+    states = tuple(dict.fromkeys(core_state(state) for state in selection.states))
+    known = tuple(state for state in states if state is not None and state in allowed)
+    if len(known) != len(states):
+        own.add("states", [int(state) for state in selection.states], ", ".join(allowed))
+    age_us = own.seconds("age_seconds", selection.age_seconds, DELAY_MAX_US)
+    place = _CURSOR.fullmatch(m.cursor)
+    if m.cursor and not place:
+        faults.add("cursor", m.cursor, "the next_cursor of the answer before, or nothing")
+    query = SelectFinished(
+        states=known or (TaskState.DEAD,),
+        user_tier=own.name("user_tier", selection.user_tier, optional=True),
+        kind=own.name("kind", selection.kind, optional=True),
+        queue=own.name("queue", selection.queue, optional=True),
+        finished_before_us=wall_us - age_us,
+        limit=0 if m.count_only else OPERATED_TASKS_MAX,
+        after=(int(place[1]), int(place[2]), int(place[3])) if place else None,
+    )
+    is_narrow = task_ids or selection.all or age_us or query.user_tier or query.kind or query.queue
+    if not is_narrow:
+        own.reject("all", "required to mean all tasks; else give task_ids or a filter")
+    faults.include(own)
+    faults.done()
+    return Operation(task_ids, query, m.count_only)
+
+
+def _task_ids(selection: wire.TaskSelection, faults: Faults) -> tuple[str, ...]:
+    if len(selection.task_ids) > OPERATED_TASKS_MAX:
+        reason = f"{len(selection.task_ids)} of them; allowed: at most {OPERATED_TASKS_MAX}"
+        faults.reject("task_ids", reason)
+        return ()
+    others = (
+        selection.states
+        or selection.user_tier
+        or selection.kind
+        or selection.queue
+        or selection.age_seconds
+        or selection.all
+    )
+    if selection.task_ids and others:
+        faults.reject("task_ids", "stand beside a filter; allowed: either")
+    return tuple(dict.fromkeys(faults.task_id(id_, "task_ids") for id_ in selection.task_ids))
+
+
+def next_cursor(selected: Selected) -> str:
+    """Where the next call goes on."""
+    return ".".join(map(str, selected.next_after)) if selected.next_after else ""
+
+
+def redriven(count: int, cursor: str) -> wire.RedriveResponse:
+    """How many were put back."""
+    return make(wire.RedriveResponse, count=count, next_cursor=cursor)
+
+
+def purged(count: int, cursor: str) -> wire.PurgeResponse:
+    """How many were removed."""
+    return make(wire.PurgeResponse, count=count, next_cursor=cursor)
