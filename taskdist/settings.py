@@ -33,6 +33,8 @@ __all__ = [
 
 EventLoop = Literal["asyncio", "uvloop"]
 
+OnDoubt = Literal["stop", "finish"]
+
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -302,6 +304,11 @@ class AgentSettings(Sourced):
 
     drain_timeout_us: Duration = Field(30 * SECOND_US, le=86_400 * SECOND_US)
     """How long a stop waits for running tasks before it hands them back: what Kubernetes allows."""
+
+    on_doubt: OnDoubt = "stop"
+    """What becomes of a run whose lease could not be renewed for a term: `stop` ends it before
+    another agent may begin, `finish` lets it go on, and its outcome counts if nobody else has the
+    task by then. For handlers that may safely run twice at once."""
 
     unary: bool = False
     """Uses FetchTask and CompleteTask although the distributor has Work; to try them out."""

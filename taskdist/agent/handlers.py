@@ -11,6 +11,22 @@ Handler = Callable[[Work], Awaitable[bytes]]
 """Runs a task and returns its result. Whatever it raises is a failure of that attempt."""
 
 
+class Fatal(Exception):
+    """What a handler raises when no retry can help: the task is dead at once, whatever is left."""
+
+
+class Retry(Exception):
+    """What a handler raises to fail and to say when to try again, if there are retries left.
+
+    Args:
+        after_s: how long the task waits before its retry, whatever its own backoff says.
+    """
+
+    def __init__(self, text: str = "", *, after_s: float) -> None:
+        super().__init__(text or f"to be tried again after {after_s:g} s")
+        self.after_s = after_s
+
+
 class SimulatedFailure(Exception):
     """A simulated task failed, as it was told to."""
 

@@ -3,7 +3,7 @@ nor a large result in transit costs a lease.
 
 A lease is renewed at each third of its term, counted from when a request was *sent*: by then the
 distributor cannot have begun the term any later. One that could not be renewed for a whole term is
-given up here, before the distributor may give it to another agent.
+given up here, before the distributor may give it to another agent; or, if it is told so, never.
 """
 
 import asyncio
@@ -47,6 +47,8 @@ class _Held:
     lease_s: float
     renewed_at: float
     """When the last request that renewed it was sent, by the loop's clock."""
+    is_given_up: bool
+    """Whether it is given up when it could not be renewed for a term."""
 
     @property
     def due_at(self) -> float:
@@ -54,7 +56,7 @@ class _Held:
 
     @property
     def over_at(self) -> float:
-        return self.renewed_at + self.lease_s
+        return self.renewed_at + self.lease_s if self.is_given_up else math.inf
 
 
 class Heartbeat:
@@ -64,12 +66,17 @@ class Heartbeat:
         agent_id: the agent.
         connect: makes the client; called on the loop on which `run` runs.
         lost: told of leases that are over.
+        gives_up: whether a lease that could not be renewed for a term is over. If not, it is tried
+            for until the distributor says so.
     """
 
-    def __init__(self, agent_id: str, connect: Callable[[], Client], lost: Lost) -> None:
+    def __init__(
+        self, agent_id: str, connect: Callable[[], Client], lost: Lost, *, gives_up: bool = True
+    ) -> None:
         self._agent_id = agent_id
         self._connect = connect
         self._lost = lost
+        self._gives_up = gives_up
         self._lock = threading.Lock()
         self._held: dict[str, _Held] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,7 +90,7 @@ class Heartbeat:
         Args:
             since: when the request that got it was sent, by the clock of asyncio's loops.
         """
-        held = _Held(lease_s, since)
+        held = _Held(lease_s, since, self._gives_up)
         with self._lock:
             self._held[lease_id] = held
         # Waking costs a system call, and most leases are over before their first beat.

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from taskdist.agent.feeds import Feed, Fetching, Streaming, patiently
-from taskdist.agent.handlers import Handler
+from taskdist.agent.handlers import Fatal, Handler, Retry
 from taskdist.agent.heartbeat import GIVEN_UP, Heartbeat, Runner, ThreadRunner
 from taskdist.client import Client
 from taskdist.core.errors import (
@@ -92,7 +92,9 @@ class Agent:
         self._handlers = handlers
         self._client = connect()
         self._loop = asyncio.get_running_loop()
-        self._heartbeat = Heartbeat(agent_id, connect, self._lost_elsewhere)
+        self._heartbeat = Heartbeat(
+            agent_id, connect, self._lost_elsewhere, gives_up=settings.on_doubt == "stop"
+        )
         self._heartbeat_runner = heartbeat_runner or ThreadRunner()
         self._feed: Feed = Streaming(self, settings, self._client)
         if settings.unary:
@@ -216,6 +218,7 @@ class Agent:
             retry_count=work.retry_count,
         )
         result, error = b"", ""
+        retryable, retry_after_s = True, None
         # A timer of our own costs a quarter of asyncio.timeout, for each task.
         limit = self._loop.call_later(work.run_timeout_s, run.time_out)
         try:
@@ -226,8 +229,10 @@ class Agent:
                     raise  # The agent itself is ended.
                 run.task.uncancel()
             error = traceback.format_exc() if run.timed_out else "the handler cancelled itself"
-        except Exception:
+        except Exception as reason:
             error = traceback.format_exc()
+            retryable = not isinstance(reason, Fatal)
+            retry_after_s = reason.after_s if isinstance(reason, Retry) else None
         finally:
             limit.cancel()
         if error and run.timed_out:
@@ -241,32 +246,33 @@ class Agent:
         elif run.handed_back and error:
             await self._hand_back(work)
         else:
-            await self._report(work, result, error)
+            report = Report(
+                work.task_id, work.lease_id, result, _end_of(error), retryable, retry_after_s
+            )
+            await self._report(work, report)
 
-    async def _report(self, work: Work, result: bytes, error: str) -> None:
-        if len(result) > RESULT_BYTES_MAX:
+    async def _report(self, work: Work, report: Report) -> None:
+        size = len(report.result)
+        if size > RESULT_BYTES_MAX:
             # Far larger ones would not even be read, and their stream would break again and again.
-            error = f"a result of {len(result)} bytes; allowed: at most {RESULT_BYTES_MAX}"
-            result = b""
-        error = _end_of(error)
+            error = f"a result of {size} bytes; allowed: at most {RESULT_BYTES_MAX}"
+            report = Report(work.task_id, work.lease_id, b"", error)
         try:
             try:
-                message = await self._settle(work, result, error)
+                message = await self._feed.settle(report)
             except InvalidFields as refusal:
                 # The result cannot be kept, and would not be the next time.
                 error = f"the outcome was not accepted: {refusal}"
-                message = await self._settle(work, b"", error)
+                report = Report(work.task_id, work.lease_id, b"", _end_of(error))
+                message = await self._feed.settle(report)
         except (PreconditionFailed, TaskNotFound) as refusal:
             log.warning("outcome refused", **self._names(work), reason=str(refusal))
             return
-        if error:
-            last_line = error.strip().rsplit("\n", 1)[-1]
+        if report.error:
+            last_line = report.error.strip().rsplit("\n", 1)[-1]
             log.info("task failed", **self._names(work), message=message, error=last_line)
         else:
             log.info("task succeeded", **self._names(work), message=message)
-
-    async def _settle(self, work: Work, result: bytes, error: str) -> str:
-        return await self._feed.settle(Report(work.task_id, work.lease_id, result, error))
 
     async def _hand_back(self, work: Work, patience_s: float = HAND_BACK_S) -> None:
         async def release() -> object:

@@ -43,6 +43,13 @@ def agent(
             help="How long a stop waits before it hands running tasks back. [default: 30s]",
         ),
     ] = None,
+    on_doubt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="stop|finish",
+            help="What becomes of a run whose lease cannot be renewed. [default: stop]",
+        ),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Run an agent: it takes tasks from a distributor and works on them.
@@ -52,6 +59,10 @@ def agent(
 
     It has one built-in kind, `simulate`: it works for the time that the task expects and then fails
     with the probability --failure-rate.
+
+    A run whose lease could not be renewed for its whole term is stopped, before another agent may
+    begin the task. With --on-doubt finish it goes on, and its outcome counts if nobody else has the
+    task by then: for handlers that may safely run twice at once.
 
     SIGTERM or Ctrl-C drains it: no new tasks, running ones are finished, and handed back to the
     distributor after --drain-timeout. A second one hands them back at once.
@@ -78,6 +89,7 @@ def agent(
         "seed": seed,
         "speed": speed,
         "drain_timeout": drain_timeout,
+        "on_doubt": on_doubt,
     }
     settings = AgentSettings.load(flags, config=config)
     agent_id = _default_name() if name is None else name

@@ -101,6 +101,50 @@ async def test_a_lease_that_cannot_be_renewed_is_given_up_before_its_end(how: st
     assert not played.network.times("CompleteTask")
 
 
+async def test_p4_in_doubt_a_run_may_go_on_and_counts_if_nobody_else_has_the_task() -> None:
+    """`on_doubt=finish`: the beats go on being tried, and the outcome is accepted."""
+
+    async def work(work: Work) -> bytes:
+        await asyncio.sleep(3 * LEASE_S)
+        return b"done"
+
+    # The beats arrive, and their answers do not: the agent cannot know that it still has the lease.
+    async with stage(lease_us=LEASE_S * 1e6) as played:
+        played.agent(work, on_doubt="finish")
+        task_id = await played.submit()
+        await played.network.wait_for_calls("Heartbeat", 1)
+        played.network.deaf.add("Heartbeat")
+        task = await played.final(task_id)
+    assert (task.state, task.attempt, task.lost_count) == (TaskState.SUCCEEDED, 1, 0)
+
+
+async def test_p3_in_doubt_a_run_that_went_on_is_refused_when_another_has_the_task() -> None:
+    """`on_doubt=finish`: the fencing decides, unless a Work stream has said so already."""
+    ended = asyncio.Event()
+
+    async def slow(work: Work) -> bytes:
+        try:
+            await asyncio.sleep(3 * LEASE_S)
+        finally:
+            ended.set()
+        return b"slow"
+
+    second = Endless()
+    async with stage(lease_us=LEASE_S * 1e6) as played:
+        played.agent(slow, name="first", on_doubt="finish")
+        task_id = await played.submit()
+        await played.network.wait_for_calls("Heartbeat", 1)
+        healthy = Stage(played.client, played.network.distributor)
+        healthy.agent(second, name="second")
+        played.network.broken.add("Heartbeat")
+        await ended.wait()
+        await asyncio.sleep(1)
+        task = await played.client.get(task_id)
+        await healthy.leave()
+    assert (task.state, task.agent_id, task.attempt) == (TaskState.LEASED, "second", 2)
+    assert not second.stopped_at or second.stopped_at[0] > second.began_at[0]
+
+
 @pytest.mark.parametrize("beat_s", [0.01, 0.2 * LEASE_S, LEASE_S / 3 - 0.01])
 async def test_an_outage_of_less_than_two_thirds_of_a_lease_costs_nothing(beat_s: float) -> None:
     """P4: whether it begins right after a beat or right before the next."""

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from taskdist.agent.handlers import Fatal, Retry
 from taskdist.core.errors import InvalidFields
 from taskdist.core.task import Outcome, TaskState
 from taskdist.reports import Work
@@ -86,6 +87,74 @@ async def test_what_a_handler_raises_is_the_error_of_the_attempt() -> None:
         assert attempt.error.startswith("Traceback")
         assert attempt.error.endswith(f"LookupError: no luck in attempt {number}\n")
     assert task.error == task.attempts[-1].error
+
+
+async def test_p5_what_is_fatal_is_not_tried_again() -> None:
+    async def fail(work: Work) -> bytes:
+        raise Fatal("no such model")
+
+    async with stage() as played:
+        played.agent(fail)
+        task = await played.final(await played.submit(max_retries=3))
+    assert (task.state, task.retry_count, task.attempt) == (TaskState.DEAD, 1, 1)
+    assert task.error.endswith("Fatal: no such model\n")
+
+
+async def test_a_handler_may_say_when_to_try_again() -> None:
+    began: list[float] = []
+
+    async def fail_once(work: Work) -> bytes:
+        began.append(asyncio.get_running_loop().time())
+        if work.attempt == 1:
+            raise Retry(after_s=1_000)
+        return b"done"
+
+    async with stage() as played:
+        played.agent(fail_once)
+        task = await played.final(await played.submit())
+    assert (task.state, task.retry_count) == (TaskState.SUCCEEDED, 1)
+    assert began[1] - began[0] == pytest.approx(1_000, abs=1)
+
+
+@pytest.mark.parametrize("after_s", [-1.0, float("nan"), 1e12])
+async def test_p5_a_pause_that_cannot_be_is_a_failure_like_any_other(after_s: float) -> None:
+    async def fail(work: Work) -> bytes:
+        raise Retry(after_s=after_s)
+
+    async with stage() as played:
+        played.agent(fail)
+        task = await played.final(await played.submit(max_retries=1))
+    assert (task.state, task.retry_count) == (TaskState.DEAD, 2)
+    assert "retry_after_seconds" in task.error
+
+
+async def test_a_task_s_own_run_timeout_is_kept() -> None:
+    """P4: instead of the distributor's, which is an hour."""
+
+    async def hang(work: Work) -> bytes:
+        await asyncio.sleep(1e9)
+        return b""
+
+    async with stage() as played:
+        played.agent(hang)
+        began = asyncio.get_running_loop().time()
+        task = await played.final(await played.submit(max_retries=0, run_timeout_s=5))
+        took = asyncio.get_running_loop().time() - began
+    assert task.error.endswith("TimeoutError: not done within 5.0 s\n")
+    assert took == pytest.approx(5, abs=0.5)
+
+
+async def test_p4_a_task_s_own_lease_is_kept_alive_at_its_own_pace() -> None:
+    async def work(work: Work) -> bytes:
+        await asyncio.sleep(20)
+        return b"done"
+
+    async with stage() as played:
+        played.agent(work)
+        task = await played.final(await played.submit(lease_s=3))
+        beats = played.network.times("Heartbeat")
+    assert (task.state, task.attempt) == (TaskState.SUCCEEDED, 1)
+    assert [after - before for before, after in pairwise(beats)] == pytest.approx([1] * 19, abs=0.1)
 
 
 async def test_a_run_that_takes_too_long_is_stopped_and_failed() -> None:
