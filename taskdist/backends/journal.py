@@ -19,15 +19,19 @@ from taskdist.backends.rows import (
     SELECTED_LEASE,
     TASK_COLUMNS,
     UPDATED_COLUMNS,
+    UPDATED_TIMES,
+    USUAL_COLUMNS,
     BadRow,
     attempt_row,
     decode_attempt,
     decode_lease,
     decode_task,
     id_blob,
+    is_plain,
     lease_row,
     task_row,
     updated_row,
+    updated_times_row,
 )
 from taskdist.backends.store_file import PAGE_BYTES, lock, open_writer, unlock
 from taskdist.backends.unwritten import Statement, Unwritten, delete, insert, update
@@ -35,8 +39,10 @@ from taskdist.core.commands import Change
 from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.settings import ATTEMPTS_KEPT_MAX
 
+_INSERT_PLAIN_TASK = insert("task", USUAL_COLUMNS)
 _INSERT_TASK = insert("task", TASK_COLUMNS)
 _UPDATE_TASK = update("task", UPDATED_COLUMNS, key="sequence")
+_UPDATE_TIMES = update("task", UPDATED_TIMES, key="sequence")
 _INSERT_DATA = insert("data", ("sequence", "data"))
 _INSERT_RESULT = insert("result", ("sequence", "result"))
 # Or replace: one that was set aside must not be in the way of this one.
@@ -235,12 +241,18 @@ class Journal:
             self.flush()  # Also before a new one, which may have the id or key of one that is gone.
         rows = 0
         if before is None:
-            rows += self._write(_INSERT_TASK, task_row(after))
+            if is_plain(after):
+                rows += self._write(_INSERT_PLAIN_TASK, task_row(after, USUAL_COLUMNS))
+            else:
+                rows += self._write(_INSERT_TASK, task_row(after, TASK_COLUMNS))
             rows += self._write(_INSERT_DATA, (after.sequence, change.data or b""))
             if after.idempotency_key is not None:
                 self._unwritten_keys[after.queue, after.idempotency_key] = after
         elif before.state is not after.state:  # All but a heartbeat, which the journal lets pass.
-            rows += self._write(_UPDATE_TASK, updated_row(after))
+            if before.due_at_us or after.due_at_us or before.deadline_us != after.deadline_us:
+                rows += self._write(_UPDATE_TIMES, updated_times_row(after))
+            else:
+                rows += self._write(_UPDATE_TASK, updated_row(after))
         old, new = before and before.lease, after.lease
         if old and not new:
             rows += self._write(_DELETE_LEASE, (after.sequence,))

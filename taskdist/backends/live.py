@@ -120,34 +120,36 @@ class Live:
                 self.leases.put(after)
 
     def _put_in(self, task: Task) -> None:
-        self.timetable.add(task)
-        if not self._is_counted(task):
+        if task.state is not TaskState.READY:
+            self.timetable.add(task)
+            if task.state is TaskState.SCHEDULED and self._is_loaded(task.sequence):
+                self._scheduled += 1
+                self._waiting_bytes += task.data_bytes
             return
-        self._waiting_bytes += task.data_bytes
-        if task.state is TaskState.SCHEDULED:
-            self._scheduled += 1
-        else:
+        if task.deadline_us is not None:
+            self.timetable.add(task)
+        if self._is_loaded(task.sequence):
+            self._waiting_bytes += task.data_bytes
             lane = _lane(task)
             self.queue.add(lane, self._key(task))
             self.became_ready[lane] = None
 
     def _take_out(self, task: Task) -> None:
-        self.timetable.remove(task)
-        if not self._is_counted(task):
-            return
-        self._waiting_bytes -= task.data_bytes
-        if task.state is TaskState.SCHEDULED:
+        if task.state is TaskState.READY:
+            if self._is_loaded(task.sequence):
+                self._waiting_bytes -= task.data_bytes
+                self.queue.remove(_lane(task), self._key(task))
+        elif task.state is not TaskState.SCHEDULED:
+            self.timetable.remove(task)
+        elif self._is_loaded(task.sequence):
             self._scheduled -= 1
-        else:
-            self.queue.remove(_lane(task), self._key(task))
+            self._waiting_bytes -= task.data_bytes
 
-    def _is_counted(self, task: Task) -> bool:
-        """Whether a task waits and is known here: loaded by now, and not set aside."""
-        if task.state is not TaskState.SCHEDULED and (
-            task.state is not TaskState.READY or task.sequence in self._aside
-        ):
+    def _is_loaded(self, sequence: int) -> bool:
+        """Whether a task that waits is known here by now, and not set aside."""
+        if sequence in self._aside:
             return False
-        return task.sequence <= self._loaded_to or not self.is_loading
+        return sequence <= self._loaded_to or self._loaded_to >= self._load_to
 
     def lanes_to_serve(self) -> list[Lane]:
         """The lanes of `became_ready` that still have a task."""

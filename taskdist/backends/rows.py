@@ -1,11 +1,12 @@
 """The rows of a journal as values of the core, and back. A row is decoded when it is read."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from taskdist.core.errors import Damaged
-from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState, task_like
+from taskdist.core.task import Attempt, Backoff, Lease, Outcome, Task, TaskState, task_like
 
 _SHARED_COLUMNS = (  # in the order of `task_like`
     "user_tier",
@@ -18,6 +19,15 @@ _SHARED_COLUMNS = (  # in the order of `task_like`
     "lost_count",
     "hasty_releases",
     "attempt",
+)
+_OWN_COLUMNS = (
+    "submitted_at_us",
+    "enqueued_at_us",
+    "finished_at_us",
+    "data_bytes",
+    "content_hash",
+)
+_RARE_SHARED_COLUMNS = (  # in the order of `task_like`, after the others
     "backoff",
     "backoff_us",
     "backoff_max_us",
@@ -25,24 +35,18 @@ _SHARED_COLUMNS = (  # in the order of `task_like`
     "run_timeout_us",
     "lease_us",
 )
-_OWN_COLUMNS = (
-    "submitted_at_us",
-    "enqueued_at_us",
-    "finished_at_us",
-    "due_at_us",
-    "backoff_until_us",
-    "deadline_us",
-    "idempotency_key",
-    "data_bytes",
-    "content_hash",
-)
-TASK_COLUMNS = (
-    "sequence",
-    "id",
-    *_SHARED_COLUMNS,
-    *_OWN_COLUMNS,
-)
-_FIRST_OWN = TASK_COLUMNS.index(_OWN_COLUMNS[0])
+_TIME_COLUMNS = ("due_at_us", "backoff_until_us", "deadline_us")
+_RARE_COLUMNS = (*_RARE_SHARED_COLUMNS, *_TIME_COLUMNS, "idempotency_key")
+"""Those that most tasks leave as they are by default: neither written nor looked at for them."""
+
+USUAL_COLUMNS = ("sequence", "id", *_SHARED_COLUMNS, *_OWN_COLUMNS)
+TASK_COLUMNS = (*USUAL_COLUMNS, *_RARE_COLUMNS)
+_SHARED = slice(2, 2 + len(_SHARED_COLUMNS))
+_OWN = slice(_SHARED.stop, len(USUAL_COLUMNS))
+_RARE = slice(len(USUAL_COLUMNS), len(TASK_COLUMNS))
+_PLAIN = (Backoff.NONE, 0, 0, 0, *[None] * 6)
+"""The _RARE_COLUMNS of most tasks."""
+
 SELECT_TASK = f"SELECT {', '.join('task.' + column for column in TASK_COLUMNS)} "
 UPDATED_COLUMNS = (
     "state",
@@ -52,11 +56,10 @@ UPDATED_COLUMNS = (
     "attempt",
     "finished_at_us",
     "enqueued_at_us",
-    "due_at_us",
-    "backoff_until_us",
-    "deadline_us",
 )
-"""Those that change in a task's life."""
+"""Those that change in every task's life."""
+UPDATED_TIMES = (*UPDATED_COLUMNS, *_TIME_COLUMNS)
+"""… and in that of one which has to do with time."""
 LEASE_COLUMNS = (
     "lease_id",
     "agent_id",
@@ -107,22 +110,37 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
     Raises:
         BadRow: they are not those of a valid task.
     """
-    sequence, id_ = row[:2]
-    own = row[_FIRST_OWN:]
+    sequence = row[0]
+    submitted_at_us, enqueued_at_us, finished_at_us, data_bytes, content_hash = row[_OWN]
+    rare = row[_RARE]
     try:
-        if sequence < 0 or any(number < 0 for number in own if isinstance(number, int)):
+        if min(sequence, submitted_at_us, enqueued_at_us, finished_at_us or 0, data_bytes) < 0:
             raise ValueError("a negative number")
-        return task_like(*row[2:_FIRST_OWN]).evolve(
+        more = {} if rare == _PLAIN else _decode_rare(rare)
+        return task_like(*row[_SHARED], *more.pop("shared", ())).evolve(
             sequence=sequence,
-            id=id_text(id_),
+            id=id_text(row[1]),
+            submitted_at_us=submitted_at_us,
+            enqueued_at_us=enqueued_at_us,
+            finished_at_us=finished_at_us,
+            data_bytes=data_bytes,
+            content_hash=content_hash,
             lease=lease,
-            **dict(zip(_OWN_COLUMNS, own, strict=True)),
+            **more,
         )
     except ValidationError as error:
         faults = ", ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise BadRow(f"task row {sequence!r}: {faults}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise BadRow(f"task row {sequence!r}: {error}") from None
+
+
+def _decode_rare(rare: tuple[Any, ...]) -> dict[str, Any]:
+    split = len(_RARE_SHARED_COLUMNS)
+    own = dict(zip(_RARE_COLUMNS[split:], rare[split:], strict=True))
+    if any((own[column] or 0) < 0 for column in _TIME_COLUMNS):
+        raise ValueError("a negative number")
+    return {"shared": rare[:split], **own}
 
 
 def decode_lease(row: tuple[Any, ...], expires_us: int) -> Lease:
@@ -143,10 +161,23 @@ def decode_attempt(row: tuple[Any, ...]) -> Attempt:
         raise BadRow(f"attempt row {row[:2]!r}: {reason}") from None
 
 
-def task_row(task: Task) -> tuple[Any, ...]:
-    """A task as the columns TASK_COLUMNS."""
+def is_plain(task: Task) -> bool:
+    """Whether all of its rare columns are as they are by default."""
+    return not (
+        task.backoff_us
+        or task.backoff_jitter_percent
+        or task.run_timeout_us
+        or task.lease_us
+        or task.due_at_us
+        or task.deadline_us
+        or task.idempotency_key is not None
+    )
+
+
+def task_row(task: Task, columns: Sequence[str]) -> tuple[Any, ...]:
+    """A task as USUAL_COLUMNS or TASK_COLUMNS."""
     inside = task.__dict__  # once for all columns: this is the hottest line of a submit
-    row = [inside[column] for column in TASK_COLUMNS]
+    row = [inside[column] for column in columns]
     row[1] = id_blob(task.id)
     return tuple(row)
 
@@ -161,11 +192,14 @@ def updated_row(task: Task) -> tuple[Any, ...]:
         task.attempt,
         task.finished_at_us,
         task.enqueued_at_us,
-        task.due_at_us,
-        task.backoff_until_us,
-        task.deadline_us,
         task.sequence,
     )
+
+
+def updated_times_row(task: Task) -> tuple[Any, ...]:
+    """A task as the columns UPDATED_TIMES, and which one it is."""
+    *columns, sequence = updated_row(task)
+    return (*columns, task.due_at_us, task.backoff_until_us, task.deadline_us, sequence)
 
 
 def lease_row(sequence: int, lease: Lease) -> tuple[Any, ...]:

@@ -23,19 +23,32 @@ def content_hash(asked: Submit) -> bytes:
     head = "\0".join((task.user_tier, task.kind, task.queue)).encode()
     numbers = struct.pack(">QQ", task.est_processing_time_us, task.max_retries)
     # What is not said leaves no trace, so that a hash outlives fields that come later.
-    further = "\0".join(f"{name}={said}" for name, said in _further(asked) if said).encode()
-    hashed = hashlib.blake2b(digest_size=HASH_BYTES, person=_FURTHER if further else b"")
-    hashed.update(numbers + head + b"\0")
-    if further:
-        hashed.update(further + b"\0")
-    hashed.update(asked.data)
-    return hashed.digest()
+    text = numbers + head + b"\0"
+    if _is_plain(asked):
+        return hashlib.blake2b(text + asked.data, digest_size=HASH_BYTES).digest()
+    text += "\0".join(f"{name}={said}" for name, said in _further(asked) if said).encode() + b"\0"
+    return hashlib.blake2b(text + asked.data, digest_size=HASH_BYTES, person=_FURTHER).digest()
+
+
+def _is_plain(asked: Submit) -> bool:
+    """Whether it sets no further fields, as most do not."""
+    task = asked.task
+    return (
+        task.backoff is Backoff.NONE
+        and task.run_timeout_us is task.lease_us is task.deadline_us is None
+        and not (
+            task.backoff_jitter_percent
+            or asked.delay_us
+            or asked.not_before_us
+            or asked.deadline_in_us
+        )
+    )
 
 
 def _further(asked: Submit) -> tuple[tuple[str, object], ...]:
     task = asked.task
     return (
-        ("backoff", "" if task.backoff is Backoff.NONE else task.backoff),
+        ("backoff", task.backoff is not Backoff.NONE and task.backoff),
         ("backoff_us", task.backoff_us),
         ("backoff_max_us", task.backoff_max_us),
         ("backoff_jitter_percent", task.backoff_jitter_percent),

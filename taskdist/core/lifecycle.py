@@ -9,8 +9,10 @@ from typing import TypeVar
 
 from taskdist.core.errors import TransitionRefused
 from taskdist.core.task import TaskState
+from taskdist.core.values import members
 
 
+@members
 class Event(StrEnum):
     """What can happen to a task."""
 

@@ -21,36 +21,29 @@ def submit(
     wish = command.task
     is_named = command.client_made_id or wish.idempotency_key is not None
     fingerprint = content_hash(command) if is_named else None
-    earlier = _repeated(wish, found, fingerprint)
-    if earlier is not None:
-        return Decision(Placed(earlier))
-    not_before_us = moment.wall_us + command.delay_us if command.delay_us else command.not_before_us
-    deadline_us = wish.deadline_us
-    if command.deadline_in_us:
-        deadline_us = moment.wall_us + command.deadline_in_us
-    if deadline_us is not None:
-        _require_time(deadline_us, not_before_us, moment)
+    if found.tasks or found.of_key:
+        return Decision(Placed(_repeated(wish, found, fingerprint)))
     require_room(found, len(command.data), settings)
-    is_early = not_before_us > moment.wall_us
     task = wish.evolve(
         content_hash=fingerprint,
         data_bytes=len(command.data),
         sequence=found.next_sequence,
-        state=step(None, Event.SUBMIT, TaskState.SCHEDULED if is_early else TaskState.READY),
-        deadline_us=deadline_us,
-        due_at_us=not_before_us if is_early else None,
+        state=step(None, Event.SUBMIT, TaskState.READY),
         submitted_at_us=moment.wall_us,
-        enqueued_at_us=0 if is_early else moment.enqueue_us,
+        enqueued_at_us=moment.enqueue_us,
     )
+    if command.not_before_us or command.delay_us:
+        task = _delayed(task, command, moment)
+    if command.deadline_in_us or wish.deadline_us is not None:
+        task = _limited(task, command, moment)
     return Decision(Placed(task), [Change(None, task, data=command.data)])
 
 
-def _repeated(wish: Task, found: Found, fingerprint: bytes | None) -> Task | None:
+def _repeated(wish: Task, found: Found, fingerprint: bytes | None) -> Task:
     """The task that this one repeats."""
     of_id = found.tasks[0] if found.tasks else None
     earlier = found.of_key or of_id
-    if earlier is None:
-        return None
+    assert earlier is not None
     if of_id is not None and of_id.id != earlier.id:
         raise TaskIdTaken(f"task_id {wish.id} belongs to another task than the idempotency_key")
     if earlier.content_hash != fingerprint:
@@ -59,12 +52,22 @@ def _repeated(wish: Task, found: Found, fingerprint: bytes | None) -> Task | Non
     return earlier
 
 
-def _require_time(deadline_us: int, not_before_us: int, moment: Moment) -> None:
+def _delayed(task: Task, command: Submit, moment: Moment) -> Task:
+    not_before_us = command.not_before_us or moment.wall_us + command.delay_us
+    if not_before_us <= moment.wall_us:
+        return task
+    state = step(None, Event.SUBMIT, TaskState.SCHEDULED)
+    return task.evolve(state=state, due_at_us=not_before_us, enqueued_at_us=0)
+
+
+def _limited(task: Task, command: Submit, moment: Moment) -> Task:
+    deadline_us = task.deadline_us or moment.wall_us + command.deadline_in_us
     if deadline_us <= moment.wall_us:
         raise InvalidFields([BadField("timing.deadline", "has passed; allowed: a time to come")])
-    if deadline_us <= not_before_us:
+    if task.due_at_us is not None and deadline_us <= task.due_at_us:
         reason = "comes before the task may start; allowed: later than that"
         raise InvalidFields([BadField("timing.deadline", reason)])
+    return task.evolve(deadline_us=deadline_us)
 
 
 def require_room(found: Found, data_bytes: int, settings: DistributorSettings) -> None:

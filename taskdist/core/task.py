@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from taskdist.core.values import value
+from taskdist.core.values import members, value
 from taskdist.settings import (
     DELAY_MAX_US,
     EST_PROCESSING_TIME_MAX_US,
@@ -26,6 +26,7 @@ from taskdist.settings import (
 )
 
 
+@members
 class TaskState(StrEnum):
     """Where a task is in its life; `lifecycle.TRANSITIONS` says how it gets from one to another.
 
@@ -48,6 +49,7 @@ class TaskState(StrEnum):
         return self in (TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED)
 
 
+@members
 class Outcome(StrEnum):
     """How a lease ended."""
 
@@ -60,6 +62,7 @@ class Outcome(StrEnum):
     __hash__ = str.__hash__
 
 
+@members
 class Backoff(StrEnum):
     """How long a failed task waits before it is ready again."""
 
