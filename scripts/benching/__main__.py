@@ -17,7 +17,7 @@ from scripts.benching.players import fsync_ms
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     known = FIGURES | CURVES
-    named = f"of: {', '.join(FIGURES)}; all unless given; or a curve: {', '.join(CURVES)}"
+    named = f"of: {', '.join(FIGURES)}; all unless given; or, only when named: {', '.join(CURVES)}"
     parser.add_argument("figure", nargs="*", help=named)
     parser.add_argument("--runs", type=int, default=5, help="runs of each, of which the median")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write")

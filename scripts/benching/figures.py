@@ -19,6 +19,7 @@ from scripts.benching.loads import (
 )
 from scripts.benching.measured import Figure
 from scripts.benching.players import counting_agent, distributor, prober
+from scripts.benching.retention import retention
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import Codec, make
 
@@ -194,5 +195,5 @@ FIGURES: dict[str, Callable[[], list[Figure]]] = {
     "million": million,
 }
 
-CURVES: dict[str, Callable[[], list[Figure]]] = {"backlog": backlog}
-"""For pictures: they have no targets, and are measured only when they are named."""
+CURVES: dict[str, Callable[[], list[Figure]]] = {"backlog": backlog, "retention": retention}
+"""Figures over a long time, measured only when they are named."""
