@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from scripts.benching.against import compare
 from scripts.benching.figures import CURVES, FIGURES
 from scripts.benching.measured import Failed, Figure
 from scripts.benching.players import fsync_ms
@@ -21,6 +22,9 @@ def main() -> int:
     parser.add_argument("figure", nargs="*", help=named)
     parser.add_argument("--runs", type=int, default=5, help="runs of each, of which the median")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where to write")
+    parser.add_argument(
+        "--against", metavar="REVISION", help="compare with this revision of git, in turns"
+    )
     arguments = parser.parse_args()
     chosen = arguments.figure or list(FIGURES)
     if unknown := set(chosen) - set(known):
@@ -34,8 +38,14 @@ def main() -> int:
         f"Python {machine['python']}, {machine['cores']} cores, "
         f"fsync {machine['fsync_ms']} ms (median), {arguments.runs} runs of each"
     )
-    print(f"{'figure':44} {'median':>10} {'min':>10} {'max':>10}  target")
     rows: list[dict[str, object]] = []
+    if arguments.against:
+        rows = compare(arguments.against, chosen, arguments.runs)
+        arguments.json.write_text(
+            json.dumps({"machine": machine, "figures": rows}, indent=1) + "\n"
+        )
+        return 0
+    print(f"{'figure':44} {'median':>10} {'min':>10} {'max':>10}  target")
     failed = False
     for name in chosen:
         try:
