@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from scripts.benching.measured import Failed
-from scripts.benching.players import Player
+from scripts.benching.players import PATIENCE_S, Player
 from taskdist.client import Client
 from taskdist.core.task import TaskState
 from taskdist.reports import Submission
@@ -13,9 +13,9 @@ SECONDS_NEVER = 365 * 86_400.0
 """The longest expected time: such a task stands behind all others."""
 
 
-def done(player: Player, count: int) -> float:
+def done(player: Player, count: int, patience_s: float = PATIENCE_S) -> float:
     """The rate of a counting agent that had exactly so many tasks to run, each once."""
-    line = player.until("done")
+    line = player.until("done", patience_s)
     if (line["runs"], line["tasks"]) != (count, count):
         raise Failed(f"{count} tasks, but {line['tasks']} were run, {line['runs']} times")
     return float(line["rate"])

@@ -6,6 +6,7 @@ them succeeded, and the agents ran every task that was submitted once.
 
 import asyncio
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,9 @@ KEPT = 100_000
 ROUNDS = 10
 ROUND = 500_000
 SLOTS = 512
+ROUND_S = 600.0
+"""How long a round may take: some five times what it takes."""
+
 WAIT_S = 30
 """How long forgetting may take after the last task, of which the last step is checked."""
 
@@ -37,13 +41,16 @@ def retention() -> list[Figure]:
                     counting_agent(address, slots=SLOTS, count=ROUND) as agent,
                 ):
                     asyncio.run(submit_batches(address, ROUND))
-                    rates.append(done(agent, ROUND))
+                    rates.append(done(agent, ROUND, ROUND_S))
                     probe.stop()
                     found = probe.until("probed")
                 longest_ms.append(found["longest_ms"]["ping"])
                 p99_ms.append(found["p99_ms"])
                 sizes_mib.append(sum(file.stat().st_size for file in _files(store)) / MIB)
-                print(f"  {rates[-1]:,.0f}/s, {sizes_mib[-1]:.0f} MiB, {longest_ms[-1]:.0f} ms")
+                sys.stdout.write(
+                    f"  {rates[-1]:,.0f}/s, {sizes_mib[-1]:.0f} MiB, {longest_ms[-1]:.0f} ms\n"
+                )
+                sys.stdout.flush()
             asyncio.run(_check(address))
             memory_mib = player.memory_most_mib()
     return [
