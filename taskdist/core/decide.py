@@ -63,13 +63,16 @@ def decide(
 
 
 def _take(command: Take, found: Found, moment: Moment, settings: DistributorSettings) -> Decision:
-    if found.held >= settings.leases_per_session_max:
+    room = settings.leases_per_session_max - found.held
+    if room <= 0:
         raise Exhausted(f"this session holds {found.held} leases, the most that it may")
     grants, changes = [], []
     for task, data in zip(found.tasks, found.data, strict=True):
         if task.deadline_us is not None and task.deadline_us <= moment.wall_us:
             changes.append(_too_late(task, moment))
             continue
+        if len(grants) == room:
+            break
         attempt = task.attempt + 1
         term_us = task.lease_us or settings.lease_us
         estimated_us = settings.run_timeout_factor * task.est_processing_time_us
