@@ -341,7 +341,10 @@ class Writer:
             self._in_hand.append(request)
             self._batch.answered.append(request)
             assert isinstance(request.asked, commands.Take)
-            request.answer = self._apply_decision(request.asked)
+            try:
+                request.answer = self._apply_decision(request.asked)
+            except Refused as reason:  # Its session has come to hold all that it may.
+                request.answer = reason
 
     def _time_out_waiting(self) -> None:
         over = self._waiting.due(self._batch.moment.served_us)

@@ -46,8 +46,12 @@ def submit(
     queue: str = "default",
     max_retries: int = 3,
     data: bytes = b"some data",
+    not_before_us: int = 0,
+    delay_s: float = 0,
+    deadline_in_s: float = 0,
+    **said: Any,
 ) -> commands.Submit:
-    """A submit; the id is the distributor's unless given."""
+    """A submit; the id is the distributor's unless given. `said` are further fields of the task."""
     task = Task(
         id=task_id or fresh_id(),
         user_tier=user_tier,
@@ -55,8 +59,16 @@ def submit(
         kind=kind,
         queue=queue,
         max_retries=max_retries,
+        **said,
     )
-    return commands.Submit(task, data, client_made_id=task_id is not None)
+    return commands.Submit(
+        task,
+        data,
+        client_made_id=task_id is not None,
+        not_before_us=not_before_us,
+        delay_us=round(delay_s * SECOND_US),
+        deadline_in_us=round(deadline_in_s * SECOND_US),
+    )
 
 
 def take(
@@ -89,6 +101,7 @@ def settle(
     result: bytes = b"",
     error: str = "",
     retryable: bool = True,
+    retry_after_s: float | None = None,
 ) -> commands.Settle:
     """An outcome of a leased task, under its own lease and agent unless others are given."""
     assert task.lease is not None
@@ -100,6 +113,7 @@ def settle(
         result,
         error,
         retryable,
+        None if retry_after_s is None else round(retry_after_s * SECOND_US),
     )
 
 
@@ -108,9 +122,17 @@ def succeed(task: Task, result: bytes = b"a result") -> commands.Settle:
     return settle(task, Outcome.SUCCEEDED, result=result)
 
 
-def fail(task: Task, error: str = "an error", *, retryable: bool = True) -> commands.Settle:
+def fail(
+    task: Task,
+    error: str = "an error",
+    *,
+    retryable: bool = True,
+    retry_after_s: float | None = None,
+) -> commands.Settle:
     """Its agent says that it failed."""
-    return settle(task, Outcome.FAILED, error=error, retryable=retryable)
+    return settle(
+        task, Outcome.FAILED, error=error, retryable=retryable, retry_after_s=retry_after_s
+    )
 
 
 def release(task: Task) -> commands.Settle:
