@@ -110,13 +110,15 @@ def _select(query: SelectFinished, connection: apsw.Connection) -> Selected:
         (*start, *values, query.limit or PAGE_ROWS_SCANNED_MAX),
     ).fetchall()
     next_after: tuple[int, int, int]
-    if len(page) == query.limit:
+    if page and len(page) == query.limit:
         next_after = (place, page[-1][0], page[-1][1])
     else:
         end = f"SELECT finished_at_us, sequence FROM ({scanned}) LIMIT 1 OFFSET ?"
         last: Any = connection.execute(end, (*start, PAGE_ROWS_SCANNED_MAX - 1)).fetchone()
         next_after = (place, last[0], last[1]) if last else (place + 1, -1, 0)
-    ids = tuple(rows.id_text(id_) for *_, id_ in page) if query.limit else ()
+    # One whose id is damaged cannot be named, and stays for people.
+    named = [id_ for *_, id_ in page if len(id_) == rows.ID_BYTES] if query.limit else []
+    ids = tuple(map(rows.id_text, named))
     return Selected(ids, len(page), next_after if next_after[0] < len(query.states) else None)
 
 

@@ -83,6 +83,10 @@ ATTEMPT_COLUMNS = (
 )
 
 
+ID_BYTES = 16
+"""Of a UUID."""
+
+
 class BadRow(Damaged):
     """A row cannot be decoded. It is set aside and reported; all else is served."""
 
