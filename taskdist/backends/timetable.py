@@ -4,7 +4,7 @@ The journal's indexes are the timetable: nothing of it is in memory but the earl
 sort, so that a look costs nothing until that has come.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -36,6 +36,7 @@ _RESULT_BYTES = (
     ", ifnull((SELECT length(result) FROM result WHERE result.sequence = task.sequence), 0) "
 )
 
+_WAIT = (TaskState.SCHEDULED, TaskState.READY)
 _KEPT = {
     False: (TaskState.SUCCEEDED, TaskState.CANCELLED),
     True: (TaskState.DEAD,),
@@ -99,13 +100,16 @@ class Timetable:
 
     def overdue(self, moment: Moment) -> list[Task]:
         """Tasks whose deadline has passed, the earliest first."""
-        tasks, self._deadline_us = self._until(_DEADLINE, "deadline_us", moment.wall_us)
+        tasks, self._deadline_us = self._until(_DEADLINE, _WAIT, "deadline_us", moment.wall_us)
         return tasks
 
     def not_early(self, moment: Moment) -> list[Task]:
         """Scheduled tasks whose time has come, the earliest first."""
-        by_wall, self._not_before_us = self._until(_NOT_BEFORE, "due_at_us", moment.wall_us)
-        by_served, self._backoff_us = self._until(_BACKOFF, "backoff_until_us", moment.served_us)
+        early = (TaskState.SCHEDULED,)
+        by_wall, self._not_before_us = self._until(_NOT_BEFORE, early, "due_at_us", moment.wall_us)
+        by_served, self._backoff_us = self._until(
+            _BACKOFF, early, "backoff_until_us", moment.served_us
+        )
         return by_wall + by_served
 
     def forgettable(self, moment: Moment) -> list[Task]:
@@ -119,8 +123,9 @@ class Timetable:
     def _forgettable(self, moment: Moment, *, are_dead: bool) -> list[Task]:
         tasks: list[Task] = []
         size = 0
+        oldest = self._oldest(are_dead=are_dead)  # It learns of bad rows, which do not count.
         excess = self._excess(are_dead=are_dead)
-        for finished_us, task, result_bytes in self._oldest(are_dead=are_dead):
+        for finished_us, task, result_bytes in oldest:
             over_us = finished_us + self._retention_us(are_dead=are_dead)
             size += task.data_bytes + result_bytes
             is_full = len(tasks) == TASKS_MAX or (tasks and size > FORGOTTEN_BYTES_MAX)
@@ -136,30 +141,50 @@ class Timetable:
         found = [
             (task.finished_at_us or 0, task, row[-1])
             for state in _KEPT[are_dead]
-            for task, row in self._rows(_FINISHED.format(state), _RESULT_BYTES)
+            for task, row in self._rows(_FINISHED.format(state), (state,), _RESULT_BYTES)
         ]
         return sorted(found, key=itemgetter(0))[: TASKS_MAX + 1]
 
-    def _until(self, which: str, column: str, now_us: int) -> tuple[list[Task], int]:
+    def _until(
+        self, which: str, states: Sequence[TaskState], column: str, now_us: int
+    ) -> tuple[list[Task], int]:
         """Those whose time in this column has come, and when to look again."""
         tasks: list[Task] = []
-        for task, _ in self._rows(which):
+        for task, _ in self._rows(which, states):
             time_us: int = getattr(task, column)
             if time_us > now_us or len(tasks) == TASKS_MAX:
                 return tasks, time_us
             tasks.append(task)
         return tasks, NEVER_US
 
-    def _rows(self, which: str, more: str = "") -> Iterator[tuple[Task, tuple[Any, ...]]]:
-        limit = TASKS_MAX + 1 + len(self._aside)
-        for row in self._journal.tasks_where(which, limit, more):
-            if row[0] in self._aside:
-                continue
-            try:
-                yield decode_task(row[: len(TASK_COLUMNS)]), row
-            except BadRow as reason:
-                log.error("row set aside", reason=str(reason))
-                self._aside.add(row[0])
+    def _rows(
+        self, which: str, states: Sequence[TaskState], more: str = ""
+    ) -> Iterator[tuple[Task, tuple[Any, ...]]]:
+        """The first tasks of an index, which are in one of these states, and their rows."""
+        while True:
+            limit = TASKS_MAX + 1 + len(self._aside)
+            rows = self._journal.tasks_where(which, limit, more)
+            found = [(task, row) for row in rows if (task := self._readable(row, states))]
+            if len(found) > TASKS_MAX or len(rows) < limit:
+                yield from found
+                return
+            # Bad rows took the places of good ones, which must not wait behind them.
+
+    def _readable(self, row: tuple[Any, ...], states: Sequence[TaskState]) -> Task | None:
+        """The task of this row; None, and said once, if it is a bad one."""
+        if row[0] in self._aside:
+            return None
+        try:
+            task = decode_task(row[: len(TASK_COLUMNS)])
+            if task.state not in states:
+                raise BadRow(f"task row {row[0]!r}: it has a time to wait for, yet {task.state}")
+        except BadRow as reason:
+            log.error("row set aside", reason=str(reason))
+            self._aside.add(row[0])
+            if states[0] in self._kept:
+                self._kept[states[0]] -= 1  # It is never forgotten, so it must not be in excess.
+            return None
+        return task
 
     def _excess(self, *, are_dead: bool) -> int:
         settings = self._settings
