@@ -66,7 +66,8 @@ def _take(command: Take, found: Found, moment: Moment, settings: DistributorSett
     room = settings.leases_per_session_max - found.held
     if room <= 0:
         raise Exhausted(f"this session holds {found.held} leases, the most that it may")
-    grants, changes = [], []
+    grants: list[Grant] = []
+    changes: list[Change] = []
     for task, data in zip(found.tasks, found.data, strict=True):
         if task.deadline_us is not None and task.deadline_us <= moment.wall_us:
             changes.append(_too_late(task, moment))

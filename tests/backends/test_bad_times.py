@@ -72,7 +72,7 @@ async def test_p6_bad_rows_among_those_in_backoff(
     for _ in range(many + 1):
         await kept.submit()
         await kept.apply(fail(await kept.take(), retry_after_s=5))
-    good = (await kept.history((await kept.submit()))).task  # a later one, ready
+    good = await kept.task(await kept.submit())  # a later one, ready
     await spoil(kept, statement.format(many))
     await kept.pass_s(6)
     assert [task_id for task_id in await kept.take_all() if task_id != good.id], "the last one"

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import apsw
 import pytest
@@ -35,7 +36,7 @@ async def all_pages(rig: Rig, limit: int, states: Sequence[TaskState]) -> list[S
     return pages
 
 
-async def dead(rig: Rig, **said: str) -> str:
+async def dead(rig: Rig, **said: Any) -> str:
     task_id = await rig.submit(**said)
     task = await rig.take(queues=(said.get("queue", "default"),))
     assert task.id == task_id
