@@ -80,6 +80,11 @@ class Timetable:
         if task.state.is_final:
             self._kept[task.state] -= 1
 
+    @property
+    def is_any_in_backoff(self) -> bool:
+        """Whether some task waits for a time on the served clock, as far as is known."""
+        return self._backoff_us < NEVER_US
+
     # --- what is due ---
 
     def next_due_us(self, moment: Moment) -> int:

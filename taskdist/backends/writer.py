@@ -355,9 +355,11 @@ class Writer:
             self._batch.answered.append(request)
 
     def _save_clocks_sometimes(self) -> None:
-        """Heartbeats write nothing, yet a crash must not give every lease an hour again."""
+        """Heartbeats write nothing, yet a crash must not give every lease an hour again, nor let
+        every backoff begin anew."""
         served_us = self._batch.moment.served_us
-        if len(self._live.leases) and served_us - self._saved_us >= self._settings.clock_save_us:
+        is_needed = len(self._live.leases) or self._live.timetable.is_any_in_backoff
+        if is_needed and served_us - self._saved_us >= self._settings.clock_save_us:
             clocks = Clocks(served_us, self._newest_enqueued_us, self._live.last_sequence)
             self._journal.save_clocks(clocks)
             self._saved_us = served_us
