@@ -83,6 +83,8 @@ class Submit(Command[Placed]):
     """… or so long from now."""
     deadline_in_us: int = 0
     """So long from now is its deadline; 0: it is `task.deadline_us`."""
+    prefix: str = ""
+    """Stands before the fields that a refusal names, for one of several: `tasks[3].`."""
 
 
 @value

@@ -62,11 +62,13 @@ def _delayed(task: Task, command: Submit, moment: Moment) -> Task:
 
 def _limited(task: Task, command: Submit, moment: Moment) -> Task:
     deadline_us = task.deadline_us or moment.wall_us + command.deadline_in_us
+    field = "timing.deadline_seconds" if command.deadline_in_us else "timing.deadline"
+    field = command.prefix + field
     if deadline_us <= moment.wall_us:
-        raise InvalidFields([BadField("timing.deadline", "has passed; allowed: a time to come")])
+        raise InvalidFields([BadField(field, "has passed; allowed: a time to come")])
     if task.due_at_us is not None and deadline_us <= task.due_at_us:
         reason = "comes before the task may start; allowed: later than that"
-        raise InvalidFields([BadField("timing.deadline", reason)])
+        raise InvalidFields([BadField(field, reason)])
     return task.evolve(deadline_us=deadline_us)
 
 

@@ -33,9 +33,9 @@ class Faults:
         self.large: list[BadField] = []
 
     def include(self, other: "Faults") -> None:
-        """Adds what was found elsewhere."""
-        self.bad += other.bad
-        self.large += other.large
+        """Adds what was found in a part of it; its fields' names then begin with both prefixes."""
+        self.bad += [BadField(self._prefix + bad.field, bad.reason) for bad in other.bad]
+        self.large += [BadField(self._prefix + bad.field, bad.reason) for bad in other.large]
 
     def reject(self, field: str, reason: str) -> None:
         """Notes a bad field; of several faults of one field the first."""

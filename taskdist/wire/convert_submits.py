@@ -79,8 +79,9 @@ def submit_several(
     submits: list[commands.Submit] = []
     refused: dict[int, Refused] = {}
     for place, task in enumerate(m.tasks):
-        own = Faults(f"tasks[{place}]." if atomic else "")
-        command = _submit(task, tiers, new_id(), own, position_wanted=m.positions)
+        prefix = f"tasks[{place}]." if atomic else ""
+        own = Faults(prefix)
+        command = _submit(task, tiers, new_id(), own, prefix, position_wanted=m.positions)
         if atomic:
             faults.include(own)
         elif refusal := own.refusal():
@@ -96,6 +97,7 @@ def _submit(
     tiers: Sequence[str],
     new_id: str,
     faults: Faults,
+    prefix: str = "",
     *,
     position_wanted: bool = True,
 ) -> commands.Submit:
@@ -137,6 +139,7 @@ def _submit(
         data,
         client_made_id=bool(m.task_id),
         position_wanted=position_wanted,
+        prefix=prefix,
         **times,
     )
 
