@@ -94,6 +94,8 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
             raise StoreUnusable(f"the store {path} cannot be used: its disk is full") from None
         if isinstance(error, apsw.BusyError):
             raise StoreUnusable(f"the store {path} is in use by another program") from None
+        if isinstance(error, OSError):
+            raise StoreUnusable(f"the store {path} cannot be copied: {error.strerror}") from None
         if isinstance(error, apsw.Error):
             raise StoreFailed(f"the store {path} cannot be read: {error}") from error
         raise
