@@ -118,8 +118,8 @@ def fill(connection: apsw.Connection) -> None:
     connection.execute("INSERT INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?)", lease)
     for sequence, outcome, error in ((3, "succeeded", ""), (4, "failed", "no memory")):
         attempt = (sequence, 1, f"lease-{sequence}", "agent-1", "s", NOON_US - 9, NOON_US, outcome)
-        row = (*attempt, STATES[sequence - 1], error)
-        connection.execute(f"INSERT INTO attempt VALUES ({', '.join('?' * len(row))})", row)
+        ended = (*attempt, STATES[sequence - 1], error)
+        connection.execute(f"INSERT INTO attempt VALUES ({', '.join('?' * 10)})", ended)
 
 
 def make(path: Path, *, filled: bool = True) -> None:
