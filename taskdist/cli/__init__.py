@@ -12,7 +12,8 @@ from taskdist.cli.agent import agent
 from taskdist.cli.demo import demo
 from taskdist.cli.exits import explain
 from taskdist.cli.serve import serve
-from taskdist.cli.tasks import cancel, list_tasks, show, submit
+from taskdist.cli.submit import submit
+from taskdist.cli.tasks import cancel, list_tasks, show
 
 app = typer.Typer(
     name="taskdist",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from taskdist.reports import PastAttempt, TaskReport
+from taskdist.reports import PastAttempt, RetryPause, TaskReport
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -56,6 +56,22 @@ def task_dict(task: TaskReport) -> dict[str, Any]:
         "submitted_at": _iso(task.submitted_at),
         "enqueued_at": _iso(task.enqueued_at),
         "finished_at": _iso(task.finished_at),
+        "due_at": _iso(task.due_at),
+        "deadline": _iso(task.deadline),
+        "data_bytes": task.data_bytes,
+        "backoff": None if task.backoff is None else _backoff_dict(task.backoff),
+        "run_timeout_seconds": task.run_timeout_s or None,
+        "lease_seconds": task.lease_s or None,
+        "idempotency_key": task.idempotency_key or None,
+    }
+
+
+def _backoff_dict(pause: RetryPause) -> dict[str, Any]:
+    return {
+        "kind": str(pause.kind),
+        "initial_seconds": pause.initial_s,
+        "max_seconds": pause.max_s,
+        "jitter_percent": pause.jitter_percent,
     }
 
 
@@ -99,11 +115,30 @@ def plain(value: float) -> str:
 
 def ago(when: datetime) -> str:
     """How long ago something was, roughly."""
-    passed = max(0.0, (datetime.now(UTC) - when).total_seconds())
+    return _roughly(max(0.0, (datetime.now(UTC) - when).total_seconds()))
+
+
+def _roughly(value_s: float) -> str:
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
-        if passed >= size:
-            return f"{passed / size:.0f}{unit}"
-    return f"{passed:.0f}s"
+        if value_s >= size:
+            return f"{value_s / size:.0f}{unit}"
+    return f"{value_s:.0f}s"
+
+
+def until(when: datetime) -> str:
+    """How long it is until something, roughly."""
+    left_s = max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return _roughly(left_s)
+
+
+def pause(backoff: RetryPause) -> str:
+    """How long a failed task waits, in words."""
+    words = f"{backoff.kind}, {seconds(backoff.initial_s)}"
+    if backoff.max_s:
+        words += f" to {seconds(backoff.max_s)}"
+    if backoff.jitter_percent:
+        words += f", up to {backoff.jitter_percent}% less by chance"
+    return words
 
 
 def last_line(error: str) -> str:

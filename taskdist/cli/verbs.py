@@ -1,21 +1,37 @@
-"""What `submit`, `list`, `show` and `cancel` do, once `tasks.py` has read their arguments."""
+"""What `submit`, `list`, `show` and `cancel` do, once their arguments have been read."""
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 
 from taskdist.cli import exits, output
 from taskdist.client import Client
-from taskdist.core.errors import TaskNotFound, Unavailable
+from taskdist.core.errors import BadField, InvalidFields, TaskNotFound, Unavailable
 from taskdist.core.task import TaskState
-from taskdist.reports import TaskReport
+from taskdist.reports import PastAttempt, TaskReport
 from taskdist.settings import ID_ENDING_LENGTH_MIN, SettingsError, check_address
 
 T = TypeVar("T")
 
 WATCH_AGAIN_S = 0.5
 """Pause before a broken watch is begun again."""
+
+SUBMIT_FLAGS = {
+    "timing.delay_seconds": "--delay",
+    "timing.not_before": "--at",
+    "timing.deadline_seconds": "--deadline",
+    "timing.deadline": "--deadline",
+    "timing.run_timeout_seconds": "--run-timeout",
+    "timing.lease_seconds": "--lease",
+    "backoff.initial_seconds": "--backoff-initial",
+    "backoff.max_seconds": "--backoff-max",
+    "backoff.jitter_percent": "--backoff-jitter",
+    "idempotency_key": "--key",
+}
+"""The flags behind fields whose names would not tell."""
 
 
 def run(server: str, work: Callable[[Client], Awaitable[T]]) -> T:
@@ -36,11 +52,26 @@ def run(server: str, work: Callable[[Client], Awaitable[T]]) -> T:
     return asyncio.run(with_client())
 
 
+@contextmanager
+def flags_named(flags: Mapping[str, str]) -> Iterator[None]:
+    """What the distributor says of a field, it says of the flag that filled it."""
+    try:
+        yield
+    except InvalidFields as error:
+        named = [BadField(flags.get(field, field), reason) for field, reason in error.fields]
+        raise type(error)(named) from None
+
+
 async def submit(
     client: Client, task: dict[str, Any], *, wait: bool, timeout_s: float | None, json: bool
 ) -> int:
-    """Submits a task, and waits for its end if told to. Returns the exit code."""
-    submitted = await client.submit(**task)
+    """Submits a task, and waits for its end if told to. Returns the exit code.
+
+    Raises:
+        InvalidFields: as the client's does; what has a flag is named by it.
+    """
+    with flags_named(SUBMIT_FLAGS):
+        submitted = await client.submit(**task)
     position = submitted.queue_position
     if wait:
         first = _progress(submitted.task_id, submitted.state, position, 0)
@@ -55,9 +86,8 @@ async def submit(
             }
         )
     else:
-        output.table(
-            ("ID", "STATE", "POSITION"), [(submitted.task_id, submitted.state, str(position))]
-        )
+        place = str(position) if position or not sys.stdout.isatty() else "-"
+        output.table(("ID", "STATE", "POSITION"), [(submitted.task_id, submitted.state, place)])
     return exits.OK
 
 
@@ -158,40 +188,57 @@ async def show(client: Client, ending: str, *, json: bool) -> None:
             | (output.result_dict(task.result) if task.finished_at and task.result else {})
         )
         return
+    output.table(("FIELD", "VALUE"), _facts(task))
+    if task.attempts:
+        print()
+        output.table(
+            ("ATTEMPT", "AGENT", "STARTED", "TOOK", "OUTCOME", "ERROR"),
+            [_attempt_row(attempt) for attempt in task.attempts],
+        )
+
+
+def _facts(task: TaskReport) -> list[tuple[str, str]]:
+    """What there is to say of a task, line by line; what was not asked for is left out."""
+    state = task.state + (f" by {task.agent_id}" if task.agent_id else "")
     facts = [
         ("id", task.task_id),
-        ("state", task.state + (f" by {task.agent_id}" if task.agent_id else "")),
+        ("state", state),
         ("position", str(task.queue_position) if task.queue_position else "-"),
         ("tier", task.user_tier),
         ("expected", output.seconds(task.est_processing_time_s)),
         ("kind", task.kind),
         ("queue", task.queue),
+        ("key", task.idempotency_key),
+        ("data", f"{task.data_bytes} bytes"),
         ("failures", f"{task.retry_count} of {task.max_retries + 1} allowed"),
+        ("backoff", output.pause(task.backoff) if task.backoff else ""),
         ("lost leases", str(task.lost_count)),
+        ("run timeout", output.seconds(task.run_timeout_s) if task.run_timeout_s else ""),
+        ("lease", output.seconds(task.lease_s) if task.lease_s else ""),
         ("submitted", task.submitted_at.isoformat()),
+        ("ready", _due(task.due_at) if task.due_at else ""),
+        ("deadline", task.deadline.isoformat() if task.deadline else ""),
         ("finished", task.finished_at.isoformat() if task.finished_at else "-"),
         ("error", output.last_line(task.error) or "-"),
         ("result", f"{len(task.result)} bytes" if task.result else "-"),
     ]
-    output.table(("FIELD", "VALUE"), facts)
-    if task.attempts:
-        print()
-        output.table(
-            ("ATTEMPT", "AGENT", "STARTED", "TOOK", "OUTCOME", "ERROR"),
-            [
-                (
-                    str(attempt.attempt),
-                    attempt.agent_id,
-                    attempt.started_at.isoformat(),
-                    output.seconds(
-                        round((attempt.ended_at - attempt.started_at).total_seconds(), 3)
-                    ),
-                    attempt.outcome,
-                    output.last_line(attempt.error),
-                )
-                for attempt in task.attempts
-            ],
-        )
+    return [(name, value) for name, value in facts if value]
+
+
+def _due(when: datetime) -> str:
+    return f"{when.isoformat()}, in {output.until(when)}"
+
+
+def _attempt_row(attempt: PastAttempt) -> tuple[str, ...]:
+    took_s = (attempt.ended_at - attempt.started_at).total_seconds()
+    return (
+        str(attempt.attempt),
+        attempt.agent_id,
+        attempt.started_at.isoformat(),
+        output.seconds(round(took_s, 3)),
+        attempt.outcome,
+        output.last_line(attempt.error),
+    )
 
 
 async def cancel(client: Client, ending: str, *, json: bool) -> None:

@@ -77,6 +77,44 @@ def test_show_tells_how_each_attempt_ended(taskdist: CommandLine, server: str) -
     assert lines[-2][-2:] == ["failed", "no luck"], "the line that says it, on one line"
 
 
+def facts(taskdist: CommandLine, task_id: str) -> dict[str, str]:
+    """What `show` says of a task, before its attempts."""
+    told = taskdist("show", task_id).out.decode().partition("\n\n")[0]
+    return dict(line.split("\t") for line in told.splitlines())
+
+
+def test_show_says_when_a_scheduled_task_becomes_ready(taskdist: CommandLine) -> None:
+    task_id = submit(taskdist, "later", "--at", "2100-06-01T12:00:00Z")
+    told = facts(taskdist, task_id)
+    assert (told["state"], told["position"]) == ("scheduled", "-")
+    assert told["ready"].startswith("2100-06-01T12:00:00+00:00, in ")
+
+
+def test_show_says_what_was_asked_for_and_nothing_else(taskdist: CommandLine) -> None:
+    plain = facts(taskdist, submit(taskdist, "asked", "--data", "12345"))
+    assert plain["data"] == "5 bytes"
+    assert not {"ready", "deadline", "backoff", "run timeout", "lease", "key"} & plain.keys()
+    backoff = ("--backoff", "exponential", "--backoff-initial", "5", "--backoff-jitter", "20")
+    limits = ("--run-timeout", "15m", "--lease", "2m", "--deadline", "1h", "--key", "k-1")
+    told = facts(taskdist, submit(taskdist, "asked", *backoff, *limits))
+    assert told["backoff"] == "exponential, 5s to 3600s, up to 20% less by chance"
+    assert (told["run timeout"], told["lease"], told["key"]) == ("900s", "120s", "k-1")
+    assert told["deadline"] > told["submitted"]
+
+
+def test_show_says_why_a_task_is_dead(taskdist: CommandLine, server: str) -> None:
+    failed = submit(taskdist, "why", "--max-retries", "0")
+    with agent_that(fails("Traceback\nOSError: disk on fire"), server=server, queue="why"):
+        pass
+    assert facts(taskdist, failed)["error"] == "OSError: disk on fire"
+    late = submit(taskdist, "why", "--deadline", "1ms")
+    waited = taskdist("submit", "--queue", "why", "--wait", "--deadline", "0.3")
+    assert waited.code == 5, "by then the other one is dead, too"
+    assert "deadline" in waited.lines[-1]
+    assert "deadline" in facts(taskdist, late)["error"]
+    assert "deadline" in json.loads(taskdist("show", late, "--json").out)["error"]
+
+
 def test_show_names_who_runs_it(taskdist: CommandLine, server: str) -> None:
     task_id = submit(taskdist, "running")
     with agent_that(nothing, server=server, queue="running"):
