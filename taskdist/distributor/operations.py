@@ -49,7 +49,7 @@ class OperationsService(wire.OperationsBase):
         if operation.task_ids:
             return len(operation.task_ids), ""
         page = await self._backend.read(operation.query)
-        cursor = convert.next_cursor(page)
+        cursor = convert.next_cursor(page, operation.query)
         if operation.count_only:
             return page.count, cursor
         answers = await self._apply(command, page.task_ids, atomic=False)

@@ -18,7 +18,8 @@ from taskdist.wire.convert import core_state
 REDRIVEN = (TaskState.DEAD, TaskState.CANCELLED)
 PURGED = (TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED)
 
-_CURSOR = re.compile(r"([0-2])\.([0-9]{1,18})\.([0-9]{1,18})")
+_CURSOR = re.compile(r"([0-2])\.(-1|[0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})")
+"""The place of `SelectFinished.after`, and before when tasks had to end."""
 
 
 @value
@@ -59,7 +60,9 @@ def operation(
         user_tier=own.name("user_tier", selection.user_tier, optional=True),
         kind=own.name("kind", selection.kind, optional=True),
         queue=own.name("queue", selection.queue, optional=True),
-        finished_before_us=wall_us - age_us,
+        # As of the first page: what a redrive puts back may end again before the last page, and
+        # would be put back again, without end.
+        finished_before_us=int(place[4]) if place else wall_us - age_us,
         limit=0 if m.count_only else OPERATED_TASKS_MAX,
         after=(int(place[1]), int(place[2]), int(place[3])) if place else None,
     )
@@ -89,9 +92,11 @@ def _task_ids(selection: wire.TaskSelection, faults: Faults) -> tuple[str, ...]:
     return tuple(dict.fromkeys(faults.task_id(id_, "task_ids") for id_ in selection.task_ids))
 
 
-def next_cursor(selected: Selected) -> str:
+def next_cursor(selected: Selected, query: SelectFinished) -> str:
     """Where the next call goes on."""
-    return ".".join(map(str, selected.next_after)) if selected.next_after else ""
+    if selected.next_after is None:
+        return ""
+    return ".".join(map(str, (*selected.next_after, query.finished_before_us)))
 
 
 def redriven(count: int, cursor: str) -> wire.RedriveResponse:

@@ -1,0 +1,69 @@
+"""Redrive and Purge of more tasks than one call does, through the client that goes on and on."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from taskdist.client import Client
+from taskdist.core.task import TaskState
+from taskdist.distributor import operations
+from taskdist.reports import Selection, Submission, Submitted
+from taskdist.settings import OPERATED_TASKS_MAX, SECOND_US
+from tests.distributor.story import submit, take
+from tests.support.clocks import NOON_US
+
+CANCELLED = Selection(states=(TaskState.CANCELLED,), all=True)
+LIMIT_S = 30
+
+
+async def cancel_ready(client: Client) -> None:
+    """Ends every task that is ready."""
+    ready = [task.task_id async for task in client.list_tasks(states=[TaskState.READY])]
+    await asyncio.gather(*map(client.cancel, ready))
+
+
+async def submit_cancelled(client: Client, count: int) -> None:
+    """Submits so many tasks, which are cancelled."""
+    answers = await client.submit_many([Submission("free", 1)] * count)
+    assert all(isinstance(answer, Submitted) for answer in answers)
+    await cancel_ready(client)
+
+
+async def test_what_ends_again_meanwhile_is_not_put_back_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else agents that fail at once keep a redrive going for ever (P7)."""
+    count = OPERATED_TASKS_MAX + 1
+    await submit_cancelled(client, count)
+    await asyncio.sleep(0.1)
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(operations, "_now_us", lambda: NOON_US + round(loop.time() * SECOND_US))
+    call = client._call
+
+    async def call_and_cancel(method: str, *said: Any, **more: Any) -> Any:
+        answer = await call(method, *said, **more)
+        if method == "Redrive":
+            await asyncio.sleep(0.1)
+            await cancel_ready(client)
+        return answer
+
+    monkeypatch.setattr(client, "_call", call_and_cancel)
+    async with asyncio.timeout(LIMIT_S):
+        assert await client.redrive(CANCELLED) == count
+    assert await client.redrive(CANCELLED, count_only=True) == count
+
+
+async def test_several_states_are_done_one_after_the_other(client: Client) -> None:
+    await submit_cancelled(client, 3)
+    await submit(client, max_retries=0)
+    work = await take(client)
+    await client.complete(
+        task_id=work.task_id, agent_id="agent-1", lease_id=work.lease_id, success=False
+    )
+    both = Selection(states=(TaskState.DEAD, TaskState.CANCELLED), all=True)
+    assert await client.redrive(both, count_only=True) == 4
+    assert await client.redrive(both) == 4
+    await cancel_ready(client)
+    assert await client.purge(both) == 4
+    assert [task async for task in client.list_tasks()] == []
