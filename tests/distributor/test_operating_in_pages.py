@@ -67,3 +67,10 @@ async def test_several_states_are_done_one_after_the_other(client: Client) -> No
     await cancel_ready(client)
     assert await client.purge(both) == 4
     assert [task async for task in client.list_tasks()] == []
+
+
+async def test_there_may_be_nothing_to_count(client: Client) -> None:
+    for state in (TaskState.DEAD, TaskState.CANCELLED):
+        selection = Selection(states=(state,), all=True)
+        assert await client.purge(selection, count_only=True) == 0
+        assert await client.redrive(selection, count_only=True) == 0
