@@ -9,6 +9,7 @@ import typer
 import taskdist
 from taskdist.cli import exits
 from taskdist.cli.agent import agent
+from taskdist.cli.dead import dead
 from taskdist.cli.demo import demo
 from taskdist.cli.exits import explain
 from taskdist.cli.serve import serve
@@ -28,6 +29,7 @@ app.command()(submit)
 app.command("list")(list_tasks)
 app.command()(show)
 app.command()(cancel)
+app.add_typer(dead, name="dead")
 app.command()(demo)
 
 

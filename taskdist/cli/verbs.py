@@ -142,13 +142,19 @@ def _progress(task_id: str, state: TaskState, position: int, failures: int) -> s
     return f"{task_id} {state}{place}{failed}"
 
 
-async def list_tasks(client: Client, filters: dict[str, Any], limit: int, *, json: bool) -> None:
-    """Prints the newest tasks that pass the filters."""
-    tasks = []
+async def newest(client: Client, filters: dict[str, Any], limit: int) -> list[TaskReport]:
+    """The newest tasks that pass the filters."""
+    tasks: list[TaskReport] = []
     async for task in client.list_tasks(**filters):
         tasks.append(task)
         if len(tasks) == limit:
             break
+    return tasks
+
+
+async def list_tasks(client: Client, filters: dict[str, Any], limit: int, *, json: bool) -> None:
+    """Prints the newest tasks that pass the filters."""
+    tasks = await newest(client, filters, limit)
     if json:
         output.as_json([output.task_dict(task) for task in tasks])
         return
@@ -175,7 +181,11 @@ async def list_tasks(client: Client, filters: dict[str, Any], limit: int, *, jso
 
 async def show(client: Client, ending: str, *, json: bool) -> None:
     """Prints all that is kept of a task."""
-    task = await client.get(await _whole_id(client, ending))
+    print_task(await client.get(await whole_id(client, ending)), json=json)
+
+
+def print_task(task: TaskReport, *, json: bool) -> None:
+    """Prints all that is told of a task."""
     if json:
         output.as_json(
             output.task_dict(task)
@@ -243,7 +253,7 @@ def _attempt_row(attempt: PastAttempt) -> tuple[str, ...]:
 
 async def cancel(client: Client, ending: str, *, json: bool) -> None:
     """Cancels a task."""
-    task_id = await _whole_id(client, ending)
+    task_id = await whole_id(client, ending)
     state = await client.cancel(task_id)
     if json:
         output.as_json({"id": task_id, "state": str(state)})
@@ -251,7 +261,7 @@ async def cancel(client: Client, ending: str, *, json: bool) -> None:
         output.table(("ID", "STATE"), [(task_id, state)])
 
 
-async def _whole_id(client: Client, ending: str) -> str:
+async def whole_id(client: Client, ending: str) -> str:
     """The id that ends so.
 
     Raises:

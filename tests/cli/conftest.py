@@ -32,6 +32,13 @@ class Finished(NamedTuple):
         return self.err.splitlines()
 
 
+class Typed(io.StringIO):
+    """What somebody types at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 CommandLine = Callable[..., Finished]
 
 
@@ -46,13 +53,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def taskdist(
     server: str, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> CommandLine:
-    """Runs a verb, piped. TASKDIST_SERVER names the distributor."""
+    """Runs a verb, piped. TASKDIST_SERVER names the distributor.
 
-    def run(*arguments: str, stdin: bytes = b"") -> Finished:
+    With `answer` its standard input is a terminal, at which somebody types that.
+    """
+
+    def run(*arguments: str, stdin: bytes = b"", answer: str | None = None) -> Finished:
         monkeypatch.setenv("TASKDIST_SERVER", server)
         monkeypatch.setenv("COLUMNS", "200")
         monkeypatch.setattr(sys, "argv", ["/as/python/-m/__main__.py", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        read = io.TextIOWrapper(io.BytesIO(stdin))
+        monkeypatch.setattr(sys, "stdin", read if answer is None else Typed(answer))
         with pytest.raises(SystemExit) as end:
             main()
         written = capsysbinary.readouterr()

@@ -7,15 +7,22 @@ from taskdist import __version__
 from taskdist.cli import app
 from tests.cli.conftest import CommandLine
 
-VERBS = sorted(get_group(app).commands)
+COMMANDS = get_group(app).commands
+VERBS = sorted(COMMANDS)
+IN_GROUPS = {
+    f"{name} {verb}": command
+    for name, group in COMMANDS.items()
+    for verb, command in getattr(group, "commands", {}).items()
+}
+ALL = {**COMMANDS, **IN_GROUPS}
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", sorted(ALL))
 def test_the_help_of_a_verb_explains_every_option(verb: str, taskdist: CommandLine) -> None:
-    ended = taskdist(verb, "--help")
+    ended = taskdist(*verb.split(), "--help")
     text = ended.out.decode()
     assert (ended.code, ended.err) == (0, "")
-    for parameter in get_group(app).commands[verb].params:
+    for parameter in ALL[verb].params:
         for option in parameter.opts:
             assert option in text or not option.startswith("-")
         assert getattr(parameter, "help", None), f"{parameter.name} is not explained"
@@ -27,6 +34,13 @@ def test_the_help_of_all_names_every_verb(taskdist: CommandLine) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         text = taskdist(*arguments).out.decode()
         assert all(verb in text for verb in VERBS)
+
+
+def test_a_group_by_itself_names_its_verbs(taskdist: CommandLine) -> None:
+    assert IN_GROUPS.keys() == {f"dead {verb}" for verb in ("list", "show", "redrive", "purge")}
+    for arguments in (["dead"], ["dead", "-h"]):
+        text = taskdist(*arguments).out.decode()
+        assert all(verb.split()[1] in text for verb in IN_GROUPS)
 
 
 def test_it_says_its_version(taskdist: CommandLine) -> None:
@@ -60,6 +74,7 @@ def test_a_shell_can_complete_verbs_and_options(
         (["agent", "two words"], "NAME: 'two words' is not a name"),
         (["serve", "--store", "mysql:tasks"], "write sqlite:PATH or memory:"),
         (["list", "--server", "localhost"], "--server: 'localhost' is not HOST:PORT"),
+        (["dead", "revive"], "No such command 'revive'"),
         (["list", "--state", "asleep"], "scheduled, ready, leased, succeeded, dead, cancelled"),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",
