@@ -137,13 +137,13 @@ def redrive(
 
     taskdist dead redrive --state cancelled --all --yes --json
     """
-    from taskdist.cli import dead_verbs, verbs
+    from taskdist.cli import dead_verbs
 
     selection = _selection(
         task_ids, states_of(state, REDRIVEN), tier, kind, queue, age, everything=all_
     )
     work = dead_verbs.Bulk("redrive", "put back", yes=yes, json=json)
-    verbs.run(server, lambda client: work.run(client, selection))
+    work.run(server, selection)
 
 
 @dead.command()
@@ -178,13 +178,13 @@ def purge(
 
     taskdist dead purge --state succeeded --all --yes
     """
-    from taskdist.cli import dead_verbs, verbs
+    from taskdist.cli import dead_verbs
 
     selection = _selection(
         task_ids, states_of(state, PURGED), tier, kind, queue, age, everything=all_
     )
     work = dead_verbs.Bulk("purge", "remove", yes=yes, json=json)
-    verbs.run(server, lambda client: work.run(client, selection))
+    work.run(server, selection)
 
 
 def _selection(

@@ -92,23 +92,26 @@ class Bulk:
         self._yes = yes
         self._json = json
 
-    async def run(self, client: Client, selection: Selection) -> None:
+    def run(self, server: str, selection: Selection) -> None:
         """Does it, and prints to how many.
 
         Raises:
             SettingsError: nobody is there to be asked, or an id is none.
             TaskNotFound, PreconditionFailed: one that was named cannot be; nothing has changed.
         """
-        do: Callable[..., Awaitable[int]] = getattr(client, self._verb)
-        with verbs.flags_named(FLAGS):
-            if selection.task_ids:
-                named = [await verbs.whole_id(client, ending) for ending in selection.task_ids]
-                selection = replace(selection, task_ids=tuple(named))
-            elif not self._yes and not self._agreed(await do(selection, count_only=True)):
-                output.narrate("nothing has changed")
+        # One after the other: while a loop runs, the first Ctrl-C would not end the question.
+        if not (selection.task_ids or self._yes):
+            count = verbs.run(server, lambda client: self._do(client, selection, count_only=True))
+            if not self._agreed(count):
                 self._print(0)
                 return
-            self._print(await do(selection))
+        self._print(verbs.run(server, lambda client: self._do(client, selection)))
+
+    async def _do(self, client: Client, selection: Selection, *, count_only: bool = False) -> int:
+        named = [await verbs.whole_id(client, ending) for ending in selection.task_ids]
+        do: Callable[..., Awaitable[int]] = getattr(client, self._verb)
+        with verbs.flags_named(FLAGS):
+            return await do(replace(selection, task_ids=tuple(named)), count_only=count_only)
 
     def _agreed(self, count: int) -> bool:
         tasks = _tasks(count)

@@ -185,8 +185,7 @@ def test_whoever_does_not_say_yes_changes_nothing(
     task_id = dead(queue)
     ended = taskdist("dead", verb, "--queue", queue, "--json", answer=answer)
     assert (ended.code, json.loads(ended.out)) == (0, {"count": 0})
-    assert f"{words} 1 task? [y/N] " in ended.err
-    assert "nothing has changed" in ended.err
+    assert ended.err == f"{words} 1 task? [y/N] "
     assert states(taskdist, queue) == {task_id: "dead"}
 
 
@@ -202,7 +201,7 @@ def test_whoever_says_yes_has_it_done(answer: str, taskdist: CommandLine, dead: 
 
 def test_nothing_is_asked_about_nothing(taskdist: CommandLine) -> None:
     ended = taskdist("dead", "purge", "--queue", "empty", answer="y\n")
-    assert (ended.code, ended.out, ended.err) == (0, b"0\n", "nothing has changed\n")
+    assert (ended.code, ended.out, ended.err) == (0, b"0\n", "")
 
 
 def test_filters_narrow_it_together(taskdist: CommandLine, dead: Dies) -> None:

@@ -26,6 +26,7 @@ TASK_ID = "11111111-1111-4111-8111-111111111111"
 CASES = {
     "ok": Case("submit --queue good --wait", 0, "succeeded"),
     "invalid": Case("submit --tier gold", 2, "allowed: paid, free"),
+    "nobody to ask": Case("dead purge --all", 2, "add --yes"),
     "not found": Case("show 222222222222", 3, "no task"),
     "the awaited task failed": Case("submit --queue bad --max-retries 0 --wait", 5, "no luck"),
     "wait timed out": Case("submit --queue slow --wait --timeout 0.1", 6, "it goes on"),
