@@ -94,7 +94,7 @@ def _list(query: ListTasks, connection: apsw.Connection) -> TaskPage:
 
 def _select(query: SelectFinished, connection: apsw.Connection) -> Selected:
     """A page of one state, in the order of its index; then the next state's turn comes."""
-    place, *after = query.after or (0, -1, 0)
+    place, *after = query.after or (0, 0, 0)
     if place >= len(query.states):
         return Selected((), 0, None)
     scanned = (
@@ -115,7 +115,7 @@ def _select(query: SelectFinished, connection: apsw.Connection) -> Selected:
     else:
         end = f"SELECT finished_at_us, sequence FROM ({scanned}) LIMIT 1 OFFSET ?"
         last: Any = connection.execute(end, (*start, PAGE_ROWS_SCANNED_MAX - 1)).fetchone()
-        next_after = (place, last[0], last[1]) if last else (place + 1, -1, 0)
+        next_after = (place, last[0], last[1]) if last else (place + 1, 0, 0)
     # One whose id is damaged cannot be named, and stays for people.
     named = [id_ for *_, id_ in page if len(id_) == rows.ID_BYTES] if query.limit else []
     ids = tuple(map(rows.id_text, named))
