@@ -66,8 +66,8 @@ def operation(
         limit=0 if m.count_only else OPERATED_TASKS_MAX,
         after=(int(place[1]), int(place[2]), int(place[3])) if place else None,
     )
-    is_narrow = task_ids or selection.all or age_us or query.user_tier or query.kind or query.queue
-    if not is_narrow:
+    is_narrow = selection.task_ids or age_us or query.user_tier or query.kind or query.queue
+    if not (is_narrow or selection.all):
         own.reject("all", "required to mean all tasks; else give task_ids or a filter")
     faults.include(own)
     faults.done()
