@@ -164,11 +164,12 @@ class Processes:
         for one in self._spawned:
             one.kill()
 
-    def serve(self, *flags: str, listen: str = "127.0.0.1:0", store: str = "") -> Serving:
+    def serve(
+        self, *flags: str, listen: str = "127.0.0.1:0", store: str = "", **environ: str
+    ) -> Serving:
         """A distributor on its store in this directory, once it accepts calls."""
-        serving = Serving(
-            ["serve", "--listen", listen, "--store", store or self.store(), *flags], self.directory
-        )
+        arguments = ["serve", "--listen", listen, "--store", store or self.store(), *flags]
+        serving = Serving(arguments, self.directory, **environ)
         self._spawned.append(serving)
         serving.wait_for("serving")
         return serving
