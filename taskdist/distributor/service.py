@@ -12,8 +12,9 @@ from grpclib import const
 
 from taskdist.backends.protocol import Backend
 from taskdist.core import commands
-from taskdist.core.queries import GetTask
-from taskdist.core.task import Task, TaskState
+from taskdist.core.errors import TaskNotFound
+from taskdist.core.queries import GetTask, TaskHistory
+from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
 from taskdist.distributor.watches import Watches, progress
 from taskdist.distributor.work import WorkStreams
@@ -94,7 +95,7 @@ class TaskDistributorService(wire.TaskDistributorBase):
         query = GetTask(convert.task_id(await first_message(stream)))
         with self._watches.of(query.task_id) as watch:
             history = await self._backend.read(query)
-            task, error = history.task, history.error
+            task, error, attempt = history.task, history.error, None
             while not task.state.is_final:
                 position = await self._position(task)
                 await stream.send_message(convert.watched(task, position, b"", error))
@@ -104,8 +105,22 @@ class TaskDistributorService(wire.TaskDistributorBase):
                 while progress(task) <= seen and not task.state.is_final:
                     task, attempt = await watch.next()
                 error = attempt.error if attempt and attempt.error else error
-            history = await self._backend.read(query)
+            if history.task is not task:
+                history = await self._ended(task, attempt)
             await stream.send_message(convert.watched(task, 0, history.result, history.error))
+
+    async def _ended(self, task: Task, attempt: Attempt | None) -> TaskHistory:
+        """All that is kept of a task that has come to this end, whatever followed since: it may be
+        put back already, or forgotten."""
+        last = () if attempt is None else (attempt,)
+        try:
+            history = await self._backend.read(GetTask(task.id))
+        except TaskNotFound:
+            return TaskHistory(task, b"", last)
+        if history.task.state is not task.state:
+            until = [one for one in history.attempts if one.attempt <= task.attempt]
+            return TaskHistory(task, b"", tuple(until))
+        return history
 
     async def _position(self, task: Task) -> int:
         if task.state is not TaskState.READY:

@@ -7,8 +7,9 @@ import pytest
 from grpclib.const import Cardinality
 
 from taskdist.client import Client
+from taskdist.core import commands
 from taskdist.core.errors import Exhausted, TaskNotFound, Unavailable
-from taskdist.core.task import TaskState
+from taskdist.core.task import Outcome, TaskState
 from taskdist.distributor import watches
 from taskdist.distributor.server import Distributor
 from taskdist.reports import TaskReport
@@ -238,3 +239,25 @@ async def test_a_watch_of_a_file_tells_the_same(tmp_path: Path) -> None:
             heard = await watcher.to_the_end()
             assert states(heard) == whole[-len(heard) :]
             assert (heard[-1].result, heard[-1].error) == (b"42", "first")
+
+
+@pytest.mark.parametrize("store", ["memory", "file"])
+@pytest.mark.parametrize("what", ["redriven", "purged"])
+async def test_the_end_is_told_though_the_task_is_put_back_or_removed_at_once(
+    tmp_path: Path, store: str, what: str
+) -> None:
+    """What followed the end is not this watch's to tell, nor in its way."""
+    where = "memory:" if store == "memory" else f"sqlite:{tmp_path}/tasks.db"
+    async with distributor_channel(DistributorSettings(store=where)) as (client, distributor):
+        task_id = await submit(client)
+        work = await take(client)
+        watcher = Watcher(distributor, task_id)
+        await asyncio.sleep(1)
+        failed = commands.Settle(
+            task_id, "agent-1", work.lease_id, Outcome.FAILED, error="last", retryable=False
+        )
+        after = commands.Redrive if what == "redriven" else commands.Purge
+        await distributor._backend.apply(commands.Several((failed, after(task_id))))
+        heard = await watcher.to_the_end()
+        assert states(heard) == [LEASED, TaskState.DEAD]
+        assert heard[-1].error == "last"
