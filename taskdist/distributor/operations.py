@@ -42,11 +42,9 @@ class OperationsService(wire.OperationsBase):
             Exhausted: no more may wait. Those that were put back stay so.
             Refused: it cannot be done to one of those that were named.
         """
-        if operation.task_ids and not operation.count_only:
+        if operation.task_ids:
             await self._apply(command, operation.task_ids, atomic=True)
             log.info(f"tasks {done}", count=len(operation.task_ids))
-            return len(operation.task_ids), ""
-        if operation.task_ids:
             return len(operation.task_ids), ""
         page = await self._backend.read(operation.query)
         cursor = convert.next_cursor(page, operation.query)

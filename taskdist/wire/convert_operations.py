@@ -52,6 +52,8 @@ def operation(
     if len(known) != len(states):
         own.add("states", [int(state) for state in selection.states], ", ".join(allowed))
     age_us = own.seconds("age_seconds", selection.age_seconds, DELAY_MAX_US)
+    if m.count_only and selection.task_ids:
+        faults.reject("count_only", "stands beside task_ids; allowed: with a filter")
     place = _CURSOR.fullmatch(m.cursor)
     if m.cursor and not place:
         faults.add("cursor", m.cursor, "the next_cursor of the answer before, or nothing")

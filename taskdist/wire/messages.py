@@ -613,7 +613,7 @@ class RedriveRequest(betterproto.Message):
 
     count_only: bool = betterproto.bool_field(2)
     """
-    Changes nothing; says how many there are. Looks at up to 20,000 tasks in a call.
+    Changes nothing; says how many there are. Not with task_ids. Looks at up to 20,000 tasks in a call.
     """
 
     cursor: str = betterproto.string_field(3)

@@ -247,7 +247,7 @@ async def test_p7_a_cursor_that_was_never_given_is_refused(client: Client, curso
 
 async def test_p7_a_cursor_of_another_selection_harms_nobody(client: Client) -> None:
     await dead(client)
-    far = "2.999999999999999999.999999999999999999"
+    far = "2.999999999999999999.999999999999999999.999999999999999999"
     assert (await redrive(client, far, all=True)) == wire.RedriveResponse()
 
 
