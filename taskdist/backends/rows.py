@@ -83,6 +83,9 @@ ATTEMPT_COLUMNS = (
 )
 
 
+NUMBER_MAX = 253_402_300_799_999_999
+"""The end of the year 9999, microseconds: a later time cannot be told of."""
+
 ID_BYTES = 16
 """Of a UUID."""
 
@@ -118,8 +121,9 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
     submitted_at_us, enqueued_at_us, finished_at_us, data_bytes, content_hash = row[_OWN]
     rare = row[_RARE]
     try:
-        if min(sequence, submitted_at_us, enqueued_at_us, finished_at_us or 0, data_bytes) < 0:
-            raise ValueError("a negative number")
+        numbers = (sequence, submitted_at_us, enqueued_at_us, finished_at_us or 0, data_bytes)
+        if min(numbers) < 0 or max(numbers) > NUMBER_MAX:
+            raise ValueError("a number beyond all times")
         more = {} if rare == _PLAIN else _decode_rare(rare)
         return task_like(*row[_SHARED], *more.pop("shared", ())).evolve(
             sequence=sequence,
@@ -142,8 +146,8 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
 def _decode_rare(rare: tuple[Any, ...]) -> dict[str, Any]:
     split = len(_RARE_SHARED_COLUMNS)
     own = dict(zip(_RARE_COLUMNS[split:], rare[split:], strict=True))
-    if any((own[column] or 0) < 0 for column in _TIME_COLUMNS):
-        raise ValueError("a negative number")
+    if not all(0 <= (own[column] or 0) <= NUMBER_MAX for column in _TIME_COLUMNS):
+        raise ValueError("a number beyond all times")
     return {"shared": rare[:split], **own}
 
 

@@ -163,6 +163,8 @@ def _backoff(message: wire.Backoff, faults: Faults) -> dict[str, Any]:
         own.add("max_seconds", m.max_seconds, "nothing unless the kind is EXPONENTIAL")
     if m.jitter_percent > 100:
         own.add("jitter_percent", m.jitter_percent, "0 to 100")
+    elif m.jitter_percent and kind is Backoff.NONE:
+        own.add("jitter_percent", m.jitter_percent, "nothing without a kind")
     faults.include(own)
     return {
         "backoff": kind or Backoff.NONE,

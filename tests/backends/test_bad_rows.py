@@ -38,6 +38,7 @@ BAD = [
     "UPDATE task SET kind = '' WHERE sequence = 1",
     "UPDATE task SET est_processing_time_us = -1 WHERE sequence = 1",
     "UPDATE task SET enqueued_at_us = -1 WHERE sequence = 1",
+    "UPDATE task SET submitted_at_us = 1 << 61 WHERE sequence = 1",
     "UPDATE task SET retry_count = -1 WHERE sequence = 1",
     "UPDATE task SET max_retries = 1000000 WHERE sequence = 1",
     "UPDATE task SET id = x'00' WHERE sequence = 1",
