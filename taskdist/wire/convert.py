@@ -183,9 +183,14 @@ def _attempt(attempt: Attempt) -> wire.Attempt:
     )
 
 
+_WIRE_STATES: dict[TaskState, wire.TaskState] = {
+    state: getattr(wire.TaskState, state.name) for state in TaskState
+}
+
+
 def wire_state(state: TaskState) -> wire.TaskState:
     """The wire's word for a state."""
-    return getattr(wire.TaskState, state.name)  # type: ignore[no-any-return] # betterproto's enum
+    return _WIRE_STATES[state]
 
 
 def core_state(state: wire.TaskState) -> TaskState | None:
