@@ -119,13 +119,13 @@ class Timetable:
 
     def forgettable(self, moment: Moment) -> list[Task]:
         """Finished tasks after their retention, or too many of them, the oldest first."""
-        tasks: list[Task] = []
-        self._forget_us = NEVER_US
-        for are_dead in _KEPT:
-            tasks += self._forgettable(moment, are_dead=are_dead)
-        return tasks
+        found = [self._forgettable(moment, are_dead=are_dead) for are_dead in _KEPT]
+        # Only now: a full disk may end a look, and then it is looked again.
+        self._forget_us = min(next_us for _, next_us in found)
+        return [task for tasks, _ in found for task in tasks]
 
-    def _forgettable(self, moment: Moment, *, are_dead: bool) -> list[Task]:
+    def _forgettable(self, moment: Moment, *, are_dead: bool) -> tuple[list[Task], int]:
+        """Those of one kind, and when to look again."""
         tasks: list[Task] = []
         size = 0
         oldest = self._oldest(are_dead=are_dead)  # It learns of bad rows, which do not count.
@@ -135,10 +135,9 @@ class Timetable:
             size += task.data_bytes + result_bytes
             is_full = len(tasks) == TASKS_MAX or (tasks and size > FORGOTTEN_BYTES_MAX)
             if is_full or (len(tasks) >= excess and over_us > moment.wall_us):
-                self._forget_us = min(self._forget_us, over_us)
-                break
+                return tasks, over_us
             tasks.append(task)
-        return tasks
+        return tasks, NEVER_US
 
     def _oldest(self, *, are_dead: bool) -> list[tuple[int, Task, int]]:
         """When each finished, the task, and the bytes of its result; one more than there is room

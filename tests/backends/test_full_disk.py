@@ -11,7 +11,7 @@ import pytest
 
 from taskdist.backends.journal import Clocks, Journal
 from taskdist.core.commands import Cancel, Grants, Heartbeat, Held, Settled, StopTakes
-from taskdist.core.errors import Exhausted, StoreFull
+from taskdist.core.errors import Exhausted, StoreFull, TaskNotFound
 from taskdist.core.task import TaskState
 from tests.support.backends import (
     Rig,
@@ -282,3 +282,25 @@ def test_the_limit_of_sqlite_is_a_full_disk_to_it(tmp_path: Path) -> None:
     with pytest.raises(apsw.FullError):
         connection.execute("INSERT INTO t VALUES (?)", (LARGE,))
     connection.close()
+
+
+async def test_after_a_full_disk_old_tasks_are_still_forgotten(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = await rig.submit()
+    await rig.apply(succeed(await rig.take()))
+    rig.time.jump_wall_us(rig.settings.retention_us)
+    look = Journal.tasks_where
+    full = ["once"]
+
+    def look_or_fail(journal: Journal, which: str, limit: int, more: str = "") -> object:
+        if "finished_at_us" in which and full:
+            full.clear()
+            raise apsw.FullError("database or disk is full")
+        return look(journal, which, limit, more)
+
+    monkeypatch.setattr(Journal, "tasks_where", look_or_fail)
+    await rig.pass_s(3)
+    assert full == []
+    with pytest.raises(TaskNotFound):
+        await rig.task(task_id)
