@@ -224,7 +224,9 @@ class Live:
         data: list[bytes] = []
         grant_bytes = 0
         # Again, when all of these were set aside.
-        slots = min(self.free_slots(asked), GRANTS_MAX)
+        held = self.leases.count_of_session(asked.agent_id, asked.session)
+        room = max(0, self._settings.leases_per_session_max - held)
+        slots = min(self.free_slots(asked), room, GRANTS_MAX)
         while not tasks and (keys := self.queue.first(asked.queues, asked.kinds, slots)):
             read = self._journal.tasks_with_data([sequence_of(key) for key in keys])
             for key, found in zip(keys, read, strict=True):
@@ -237,7 +239,6 @@ class Live:
                     break
                 tasks.append(task)
                 data.append(task_data)
-        held = self.leases.count_of_session(asked.agent_id, asked.session)
         return Found(tasks=tasks, data=data, held=held)
 
     def _find_held(self, asked: commands.Heartbeat) -> list[Task]:

@@ -27,6 +27,10 @@ from taskdist.settings import SECOND_US, DistributorSettings
 
 log = structlog.get_logger()
 
+LATE_MAX = 250
+"""Tasks too late to be started that one take looks past: some 5 ms of work. Then its agent asks
+again."""
+
 FULL_RETRY_US = SECOND_US
 """After a full disk, when the leases that are over are looked at again."""
 
@@ -229,18 +233,11 @@ class Writer:
 
     def _decide(self, request: Request) -> None:
         asked = request.asked
-        before = len(self._batch.changes)
         try:
             answer = self._answer(asked)
         except Refused as reason:
             answer = reason
-        if (
-            isinstance(asked, commands.Take)
-            and asked.wait_us > 0
-            and answer == Grants()
-            # One that met nothing but overdue tasks asks again: others may be ready.
-            and len(self._batch.changes) == before
-        ):
+        if isinstance(asked, commands.Take) and answer == Grants() and self._may_wait(asked):
             answer = self._wait(request, asked)
         if answer is not None:
             request.answer = answer
@@ -258,17 +255,29 @@ class Writer:
         if isinstance(asked, commands.StopTakes):
             self._stopping = True
         if isinstance(asked, commands.Take):
-            self._let_take(asked)
+            self._let_take()
         begins = commands.Submit | commands.Take | commands.Redrive
         if self._is_full and isinstance(asked, begins):
             raise StoreFull
+        if isinstance(asked, commands.Take):
+            return self._take(asked)
         return self._apply_decision(asked)
 
-    def _let_take(self, asked: commands.Take) -> None:
+    def _let_take(self) -> None:
         if self._stopping:
             raise Unavailable("the distributor is stopping")
         if not self._is_full:
             self._serve_waiting()  # They came first.
+
+    def _take(self, asked: commands.Take) -> Any:
+        """What was too late to be started does not hide what comes after it (P2)."""
+        changes = self._batch.changes
+        enough = len(changes) + LATE_MAX
+        while True:
+            before = len(changes)
+            answer = self._apply_decision(asked)
+            if answer != Grants() or not before < len(changes) < enough:
+                return answer
 
     def _apply_decision(self, asked: Command[Any]) -> Any:
         decision = decide(
@@ -319,9 +328,13 @@ class Writer:
             for command in self._live.timetable.due(moment):
                 self._answer(command)
 
-    def _wait(self, request: Request, asked: commands.Take) -> Grants | Refused | None:
-        if not self._live.free_slots(asked):
-            return Grants()
+    def _may_wait(self, asked: commands.Take) -> bool:
+        """Whether it wants to, and there is nothing for it now."""
+        if not asked.wait_us or not self._live.free_slots(asked):
+            return False
+        return not self._live.queue.first(asked.queues, asked.kinds)
+
+    def _wait(self, request: Request, asked: commands.Take) -> Exhausted | None:
         if len(self._waiting) >= self._settings.waiting_agents_max:
             return Exhausted(f"{len(self._waiting)} agents are waiting, the most that may")
         until_us = self._batch.moment.served_us + asked.wait_us
@@ -337,14 +350,17 @@ class Writer:
                 self._live.became_ready.clear()
                 return
             self._journal.flush()  # If the disk is full, nobody has left the line yet.
+            assert isinstance(request.asked, commands.Take)
+            try:
+                answer = self._take(request.asked)
+            except Refused as reason:
+                answer = reason
+            if answer == Grants() and self._may_wait(request.asked):
+                continue  # All that it could have had was too late to be started.
             self._waiting.discard(request)
             self._in_hand.append(request)
             self._batch.answered.append(request)
-            assert isinstance(request.asked, commands.Take)
-            try:
-                request.answer = self._apply_decision(request.asked)
-            except Refused as reason:  # Its session has come to hold all that it may.
-                request.answer = reason
+            request.answer = answer
 
     def _time_out_waiting(self) -> None:
         over = self._waiting.due(self._batch.moment.served_us)
