@@ -1,13 +1,25 @@
-"""What all tests share: the choice of the event loop's clock."""
+"""What all tests share: the choice of the event loop's clock, and how deep properties are tried."""
 
 import asyncio
 from collections.abc import Callable
 
 import looptime
 import pytest
+from hypothesis import settings
+
+from tests.support.examples import DEEP, DEEP_TIMES
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--deep", action="store_true", help=f"{DEEP_TIMES} times as many examples of each property"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile(DEEP, max_examples=DEEP_TIMES * settings().max_examples)
+    if config.getoption("--deep"):
+        settings.load_profile(DEEP)
     config.addinivalue_line(
         "markers", "virtual_time: runs on a loop whose clock jumps to whatever is due next"
     )

@@ -171,8 +171,9 @@ def decode_attempt(row: tuple[Any, ...]) -> Attempt:
 
 def is_plain(task: Task) -> bool:
     """Whether all of its rare columns are as they are by default."""
-    return not (
+    return task.backoff is Backoff.NONE and not (
         task.backoff_us
+        or task.backoff_max_us
         or task.backoff_jitter_percent
         or task.run_timeout_us
         or task.lease_us

@@ -37,7 +37,9 @@ def _is_plain(asked: Submit) -> bool:
         task.backoff is Backoff.NONE
         and task.run_timeout_us is task.lease_us is task.deadline_us is None
         and not (
-            task.backoff_jitter_percent
+            task.backoff_us
+            or task.backoff_max_us
+            or task.backoff_jitter_percent
             or asked.delay_us
             or asked.not_before_us
             or asked.deadline_in_us

@@ -1,4 +1,4 @@
-"""The machine of `order_machine.py`, and what a Work stream asks of a backend besides.
+"""The machine of `order_verbs.py`, and what a Work stream asks of a backend besides.
 
 Takes whose slots count what their session holds, and outcomes with a take that rides along in the
 same commit: who gets what, in which order, and who only waits, is what the model says.
@@ -7,87 +7,68 @@ same commit: who gets what, in which order, and who only waits, is what the mode
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
 
 from taskdist.core import commands
-from taskdist.core.commands import Grants
-from tests.backends.order_commands import OUTCOMES, settle_command, take_command
-from tests.backends.order_machine import WriterAgainstModel, agents, kinds, queues
-from tests.backends.order_model import SECOND_US, Row, Wait
+from taskdist.core.commands import Command
+from tests.backends.order_commands import take_command
+from tests.backends.order_machine import Said, any_held, often
+from tests.backends.order_rows import Answer, Row, Wait
+from tests.backends.order_verbs import VerbsAgainstModel, agents, kinds, outcomes, queues, waits
 
 sessions = st.sampled_from(["", "s-1"])
 
 
-class StreamsAgainstModel(WriterAgainstModel):
+class StreamsAgainstModel(VerbsAgainstModel):
     """The same machine with Work streams at the door."""
 
-    @rule(
-        agent_id=agents,
-        session=sessions,
-        queues=queues,
-        kinds=kinds,
-        slots=st.integers(0, 4),
-        wait_us=st.sampled_from([0, SECOND_US]),
-    )
-    def take_in_all(
-        self,
-        agent_id: str,
-        session: str,
-        queues: tuple[str, ...],
-        kinds: tuple[str, ...],
-        slots: int,
-        wait_us: int,
-    ) -> None:
+    @often(2)
+    def take_in_all(self, data: st.DataObject) -> None:
         """Never more than the slots that are free; who has none does not wait."""
-        asking = Wait(
-            self.token(), agent_id, queues, kinds, slots, self.served_us, session, in_all=True
-        )
-        self.take_as(asking, wait_us)
+        self.say(self.take(self.asking(data, data.draw(kinds), in_all=True)))
 
-    @precondition(lambda self: self.any_held())
-    @rule(
-        data=st.data(),
-        agent_id=agents,
-        session=sessions,
-        queues=queues,
-        slots=st.integers(0, 4),
-        in_all=st.booleans(),
-        wait_us=st.sampled_from([0, SECOND_US]),
-    )
-    def settle_and_take(
-        self,
-        data: st.DataObject,
-        agent_id: str,
-        session: str,
-        queues: tuple[str, ...],
-        slots: int,
-        in_all: bool,
-        wait_us: int,
-    ) -> None:
+    def asking(self, data: st.DataObject, kinds: tuple[str, ...], *, in_all: bool) -> Wait:
+        """Some take of some session."""
+        lanes = (data.draw(queues), kinds)
+        slots, session = data.draw(st.integers(0, 5)), data.draw(sessions)
+        whose = data.draw(agents)
+        return Wait(self.token(), whose, *lanes, slots, data.draw(waits), session, in_all)
+
+    @often(3, any_held)
+    def settle_and_take(self, data: st.DataObject) -> None:
         """P2: what the outcomes make ready goes to those who waited, then to the take."""
-        asking = Wait(
-            self.token(), agent_id, queues, (), slots, self.served_us, session, in_all=in_all
-        )
         held = st.sampled_from([row for row in self.model.rows if row.held])
         rows = data.draw(st.lists(held, max_size=3, unique_by=lambda row: row.id))
-        settles = [self.outcome(data, row) for row in rows]
-        place = data.draw(st.integers(0, len(rows)))
-        asked: list[commands.Command[Any]] = [*settles]
-        asked.insert(place, take_command(asking, wait_us))
-        (answers,), others = self.step(commands.Several(tuple(asked)))
-        assert len(answers) == len(asked)
+        said = [self.outcome(data, row) for row in rows]
+        asking = self.asking(data, (), in_all=data.draw(st.booleans()))
+        said.insert(data.draw(st.integers(0, len(rows))), self.riding(asking))
+        self.say(self.several(said, atomic=False))
 
-        said = list(zip(rows, settles, answers[:place] + answers[place + 1 :], strict=True))
-        for row, settle, answer in said[:place]:
-            self.settled(row, settle, answer)
-        served = self.model.serve(self.served_us)  # They came first.
-        given = self.model.give(asking, self.served_us)
-        for row, settle, answer in said[place:]:
-            self.settled(row, settle, answer)
-        assert isinstance(answers[place], Grants), "it never waits"
-        assert [grant.task.id for grant in answers[place].grants] == given
-        self.check_line(others, served)
+    def riding(self, asking: Wait) -> Said:
+        """A take that never waits."""
 
-    def outcome(self, data: st.DataObject, row: Row) -> commands.Settle:
+        def follow() -> tuple[Command[Any], Answer]:
+            return take_command(asking), self.model.take_only(asking)
+
+        return follow
+
+    def outcome(self, data: st.DataObject, row: Row) -> Said:
         """Some outcome of a held task."""
-        return settle_command(row, data.draw(st.sampled_from(sorted(OUTCOMES))))
+        assert row.held is not None
+        whose = (row.id, row.held.agent_id, row.held_id)
+        return self.settling(*whose, data.draw(outcomes), "")
+
+    @often(1, any_held)
+    def resume(self, data: st.DataObject) -> None:
+        """A stream begins anew, and its agent says which leases have reached it."""
+        held = [row for row in self.model.rows if row.held]
+        row = data.draw(st.sampled_from(held))
+        assert row.held is not None
+        whose = (row.held.agent_id, row.held.session)
+        claimed = data.draw(st.lists(st.sampled_from(held), unique_by=lambda row: row.id))
+        lease_ids = tuple(row.held_id for row in claimed)
+        ids = tuple(row.id for row in claimed)
+
+        def follow() -> tuple[Command[Any], Answer]:
+            return commands.Resume(*whose, lease_ids), self.model.resume(*whose, ids)
+
+        self.say(follow)

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from taskdist.core.leases import LeaseTable
 from taskdist.core.task import Task
 from tests.core.making import lease, leased
+from tests.support.examples import examples
 
 AGENTS = ("agent-1", "agent-2", "agent-3")
 
@@ -90,7 +91,7 @@ class LeasesAgainstDict(RuleBasedStateMachine):
 
 
 TestLeasesAgainstDict = LeasesAgainstDict.TestCase
-TestLeasesAgainstDict.settings = settings(max_examples=60, stateful_step_count=40)
+TestLeasesAgainstDict.settings = settings(max_examples=examples(60), stateful_step_count=40)
 
 
 def test_what_ended_is_found_no_more() -> None:

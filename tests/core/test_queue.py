@@ -7,6 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from taskdist.core.order import Lane
 from taskdist.core.queue import TaskQueue
+from tests.support.examples import examples
 
 QUEUES = ("video", "text")
 KINDS = ("short", "long", "live")
@@ -89,7 +90,7 @@ class QueueAgainstList(RuleBasedStateMachine):
 
 
 TestQueueAgainstList = QueueAgainstList.TestCase
-TestQueueAgainstList.settings = settings(max_examples=60, stateful_step_count=40)
+TestQueueAgainstList.settings = settings(max_examples=examples(60), stateful_step_count=40)
 
 
 def test_a_position_counts_the_whole_queue_whatever_the_kind() -> None:

@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from taskdist.core.order import Lane
 from taskdist.core.waiting import WaitingAgents
+from tests.support.examples import examples
 
 VIDEO: Lane = ("media", "video")
 SOUND: Lane = ("media", "sound")
@@ -142,4 +143,4 @@ class LineAgainstList(RuleBasedStateMachine):
 
 
 TestLineAgainstList = LineAgainstList.TestCase
-TestLineAgainstList.settings = settings(max_examples=60, stateful_step_count=40)
+TestLineAgainstList.settings = settings(max_examples=examples(60), stateful_step_count=40)

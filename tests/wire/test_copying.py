@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from taskdist.settings import REQUEST_PARTS_MAX
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import PACKAGE, Codec, descriptor_pool, fields, make
+from tests.support.examples import examples
 
 CODEC = Codec(REQUEST_PARTS_MAX)
 POOL = descriptor_pool()
@@ -76,7 +77,7 @@ def plain_messages(draw: st.DrawFn, cls: type[Any]) -> Any:
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
 def test_prints_and_reads_as_betterproto_does(cls: type[Any]) -> None:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=examples(15), deadline=None)
     @given(plain_messages(cls), st.sampled_from([b"", b"\xf8\x3f\x07", b"\xfa\x3f\x02hi"]))
     def check(plain: Any, unknown: bytes) -> None:
         theirs = bytes(plain) + unknown  # fields 1023, which the contract does not have
@@ -94,7 +95,7 @@ def test_prints_and_reads_as_betterproto_does(cls: type[Any]) -> None:
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
 def test_make_and_fields_are_the_constructor_and_the_attributes(cls: type[Any]) -> None:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=examples(15), deadline=None)
     @given(plain_messages(cls))
     def check(plain: Any) -> None:
         values = {

@@ -11,6 +11,7 @@ from taskdist.core.task import Outcome, Task, TaskState
 from taskdist.settings import ERROR_BYTES_MAX, EST_PROCESSING_TIME_MAX_US, SECOND_US
 from taskdist.wire import convert, convert_agents, convert_submits
 from taskdist.wire import messages as wire
+from tests.support.examples import examples
 
 ID = "0190a6e2-7b1c-7c3e-9f52-3d1f4e8a9b00"
 NEW_ID = "0190a6e2-7b1c-7c3e-9f52-3d1f4e8a9b01"
@@ -126,7 +127,7 @@ def test_complete_with_a_failure(said: bool | None, retryable: bool) -> None:
     )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 @given(st.text(min_size=1, max_size=30), st.integers(0, 4))
 def test_a_long_error_is_cut_at_a_whole_character(text: str, extra: int) -> None:
     error = "x" * (ERROR_BYTES_MAX - len(text.encode()) + extra) + text
