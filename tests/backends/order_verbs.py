@@ -24,6 +24,7 @@ from tests.backends.order_machine import (
     any_held,
     often,
 )
+from tests.backends.order_model import FINAL
 from tests.backends.order_rows import SECOND_US, WAITING_MAX, Answer, Row, Wait, Wish
 
 HOUR_US = 3_600 * SECOND_US
@@ -273,12 +274,17 @@ class VerbsAgainstModel(WriterAgainstModel):
         ids = [row.id for row in self.model.rows] + self.model.gone[-2:]
         return self.verb(OPERATIONS[name], name, data.draw(st.sampled_from(ids)))
 
-    @often(1, lambda self: self.model.gone)
-    def operate_on_gone(self, data: st.DataObject) -> None:
-        """What is gone is not found."""
-        task_id = data.draw(st.sampled_from(self.model.gone))
-        said = [self.verb(command, name, task_id) for name, command in OPERATIONS.items()]
-        self.say(*said, self.settling(task_id, "agent-1", "", "released", ""))
+    @often(2, lambda self: any_task(self) or self.model.gone)
+    def operate_in_vain(self, data: st.DataObject) -> None:
+        """What is gone is not found, and what a task's state does not allow is refused."""
+        said: list[Said] = []
+        for task_id in self.model.gone[-2:]:
+            said += [self.verb(command, name, task_id) for name, command in OPERATIONS.items()]
+            said.append(self.settling(task_id, "agent-1", "", "released", ""))
+        for row in self.model.rows:
+            names = ["cancel"] if row.state in FINAL else ["purge", "redrive"]
+            said += [self.verb(OPERATIONS[name], name, row.id) for name in names]
+        self.say(*said)
 
     @often(2, any_task)
     def operate(self, data: st.DataObject) -> None:

@@ -94,7 +94,7 @@ def check(machine: type[WriterAgainstModel]) -> None:
         machine,
         settings=settings(
             max_examples=examples(100),
-            stateful_step_count=40,
+            stateful_step_count=36,
             deadline=None,  # However busy the machine is.
             suppress_health_check=list(HealthCheck),
         ),
