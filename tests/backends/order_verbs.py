@@ -69,8 +69,29 @@ waits = st.sampled_from([0, SECOND_US])
 agents = st.sampled_from(["agent-1", "agent-2"])
 outcomes = st.sampled_from(sorted(OUTCOMES))
 texts = st.sampled_from(["", "text"])
-TWISTS: list[dict[str, Any]] = [*[{}] * 4, {"est_us": 7}, {"backoff_us": 9}, {"key": "key-1"}]
+TWISTS: list[dict[str, Any]] = [
+    *[{}] * 12,
+    {"key": "key-1"},
+    {"tier": "other"},
+    {"est_us": 7},
+    {"kind": "other"},
+    {"max_retries": 9},
+    {"data_bytes": 29},
+    {"delay_us": 7},
+    {"not_before_us": 7},
+    {"deadline_in_us": 9 * HOUR_US},
+    {"deadline_us": 1 << 60},
+    {"backoff_us": 9},
+    {"backoff_max_us": 9},
+    {"jitter_percent": 9},
+    {"lease_us": 4 * SECOND_US},
+    {"run_timeout_us": 4 * SECOND_US},
+]
 """What is different in a submit that is repeated."""
+
+LARGE_BYTES = 500_000
+"""Two of them may wait, three may not; and three, which is all that a session may hold, fit a
+message."""
 
 OURS = "ours"
 """Stands for an id that the distributor makes, or a client that takes care."""
@@ -95,7 +116,7 @@ wishes = st.builds(
     queue=st.sampled_from(QUEUES),
     kind=st.sampled_from(KINDS),
     max_retries=st.integers(0, 3),
-    data_bytes=st.sampled_from([30, 31, 0, 300_000]),
+    data_bytes=st.sampled_from([30, 31, 0, LARGE_BYTES]),
     times=st.sampled_from(TIMES),
     backoff=st.sampled_from(BACKOFFS),
     terms=st.sampled_from(TERMS),
@@ -294,6 +315,14 @@ class VerbsAgainstModel(WriterAgainstModel):
     def redrive(self, data: st.DataObject) -> None:
         ids = [row.id for row in self.model.rows if row.state in ("dead", "cancelled")]
         self.say(self.verb(commands.Redrive, "redrive", data.draw(st.sampled_from(ids))))
+
+    @often(2, lambda self: any(r.wish.key and r.state in FINAL for r in self.model.rows))
+    def put_in_place(self, data: st.DataObject) -> None:
+        """The key of one that is gone is free at once."""
+        rows = [row for row in self.model.rows if row.wish.key and row.state in FINAL]
+        row = data.draw(st.sampled_from(rows))
+        wish = replace(row.wish, id=self.fresh_id())
+        self.say(self.verb(commands.Purge, "purge", row.id), self.submitting(wish))
 
     @often(1, any_task)
     def several_at_once(self, data: st.DataObject) -> None:
