@@ -318,11 +318,13 @@ class VerbsAgainstModel(WriterAgainstModel):
 
     @often(2, lambda self: any(r.wish.key and r.state in FINAL for r in self.model.rows))
     def put_in_place(self, data: st.DataObject) -> None:
-        """The key of one that is gone is free at once."""
+        """The key of one that is gone is free at once, also in a commit that has new tasks."""
         rows = [row for row in self.model.rows if row.wish.key and row.state in FINAL]
         row = data.draw(st.sampled_from(rows))
         wish = replace(row.wish, id=self.fresh_id())
-        self.say(self.verb(commands.Purge, "purge", row.id), self.submitting(wish))
+        other = replace(wish, id=self.fresh_id(), key=None)
+        purge = self.verb(commands.Purge, "purge", row.id)
+        self.say(self.submitting(other), purge, self.submitting(wish))
 
     @often(1, any_task)
     def several_at_once(self, data: st.DataObject) -> None:
