@@ -311,6 +311,11 @@ class VerbsAgainstModel(WriterAgainstModel):
     def operate(self, data: st.DataObject) -> None:
         self.say(self.operating(data))
 
+    @often(1, lambda self: any(row.state == "scheduled" for row in self.model.rows))
+    def cancel_early(self, data: st.DataObject) -> None:
+        ids = [row.id for row in self.model.rows if row.state == "scheduled"]
+        self.say(self.verb(commands.Cancel, "cancel", data.draw(st.sampled_from(ids))))
+
     @often(1, lambda self: any(row.state in ("dead", "cancelled") for row in self.model.rows))
     def redrive(self, data: st.DataObject) -> None:
         ids = [row.id for row in self.model.rows if row.state in ("dead", "cancelled")]
@@ -352,7 +357,10 @@ class VerbsAgainstModel(WriterAgainstModel):
     def fall_silent_under(self, row: Row) -> None:
         """P4: time passes until a lease is over, and not before."""
         while row.held and row in self.model.rows:
-            self.pass_us(min(PAUSE_US, max(1, row.held.expires_us - self.served_us - 1)))
+            left_us = row.held.expires_us - self.served_us
+            # After a full disk it may be over for a while and not be ended yet.
+            us = left_us - 1 if left_us > 1 else 1 if left_us == 1 else 100_000
+            self.pass_us(min(PAUSE_US, us))
             self.say()
 
     @often(1, any_held)
