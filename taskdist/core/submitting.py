@@ -23,7 +23,6 @@ def submit(
     fingerprint = content_hash(command) if is_named else None
     if found.tasks or found.of_key:
         return Decision(Placed(_repeated(wish, found, fingerprint)))
-    require_room(found, len(command.data), settings)
     task = wish.evolve(
         content_hash=fingerprint,
         data_bytes=len(command.data),
@@ -36,6 +35,7 @@ def submit(
         task = _delayed(task, command, moment)
     if command.deadline_in_us or wish.deadline_us is not None:
         task = _limited(task, command, moment)
+    require_room(found, len(command.data), settings)  # What is bad is said first.
     return Decision(Placed(task), [Change(None, task, data=command.data)])
 
 
