@@ -6,6 +6,7 @@ on power loss (SQLite's documentation, "PRAGMA synchronous").
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -78,6 +79,8 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
         StoreUnusable: it is for people to put right.
         StoreFailed: the file is damaged.
     """
+    if path is not None:
+        _make(path)
     try:
         connection = apsw.Connection(os.fspath(path) if path else ":memory:")
     except apsw.CantOpenError as error:
@@ -100,6 +103,12 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
             raise StoreFailed(f"the store {path} cannot be read: {error}") from error
         raise
     return connection
+
+
+def _make(path: Path) -> None:
+    """Makes the file, if there is none, for its owner's eyes only; SQLite's others follow it."""
+    with suppress(OSError):  # SQLite says it in its words.
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers: str) -> None:
@@ -150,6 +159,7 @@ def _back_up(connection: apsw.Connection, path: Path, version: int) -> None:
     unfinished = path.with_name(f"{path.name}.v{version}.part")
     log.info("store is migrated", store=str(path), version=version, backup=str(copy))
     unfinished.unlink(missing_ok=True)
+    _make(unfinished)
     target = apsw.Connection(os.fspath(unfinished))
     with target.backup("main", connection, "main") as backup:
         backup.step()

@@ -63,6 +63,8 @@ def main() -> None:
     try:
         # Named also under `python -m taskdist`, of which typer makes a name no shell can complete.
         code = app(prog_name="taskdist", standalone_mode=False)
+    except SystemExit:  # Typer's own end when nobody reads the output; ours are values.
+        code = exits.OUTPUT_REFUSED
     except (Exception, KeyboardInterrupt) as error:
         explained = explain(error)
         if explained is None:
@@ -75,6 +77,8 @@ def main() -> None:
 
 def _flushed(code: int) -> int:
     """The exit code, once all output is out; another one if nobody takes it."""
+    if sys.stdout is None:  # It was closed before we began.
+        return code
     try:
         sys.stdout.flush()
     except OSError:

@@ -53,7 +53,7 @@ def submit(
         typer.Option(
             metavar="DURATION",
             rich_help_panel=TIMING,
-            help="Not started within so long from now, it is dead. [default: no deadline]",
+            help="Not started within so long from now, it is dead; so is a retry. [default: none]",
         ),
     ] = None,
     run_timeout: Annotated[
@@ -124,7 +124,8 @@ def submit(
         typer.Option(
             metavar="TEXT",
             rich_help_panel=REPEATS,
-            help="Idempotency key: in one queue, the same key and content is the same task.",
+            help="Idempotency key: in one queue, the same key and content is the same task, for as "
+            "long as that is kept.",
         ),
     ] = None,
     wait: Annotated[

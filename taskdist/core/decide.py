@@ -41,8 +41,9 @@ from taskdist.core.errors import (
     InvalidFields,
     LeaseNotHeld,
     TaskNotFound,
+    TransitionRefused,
 )
-from taskdist.core.lifecycle import Event, step
+from taskdist.core.lifecycle import TRANSITIONS, Event, step
 from taskdist.core.retries import retry_delay_us
 from taskdist.core.submitting import require_room, submit
 from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
@@ -208,6 +209,7 @@ def _redrive(
     if not found.tasks:
         raise TaskNotFound(f"no task has the id {command.task_id}")
     task = found.tasks[0]
+    _require_step(task, Event.REDRIVE, "redrive")
     state = step(task.state, Event.REDRIVE, TaskState.READY)
     require_room(found, task.data_bytes, settings)
     after = task.evolve(
@@ -225,7 +227,9 @@ def _redrive(
 def _purge(command: Purge, found: Found, moment: Moment, settings: DistributorSettings) -> Decision:
     if not found.tasks:
         raise TaskNotFound(f"no task has the id {command.task_id}")
-    return Decision(Done(), [_gone(found.tasks[0])])
+    task = found.tasks[0]
+    _require_step(task, Event.FORGET, "purge")
+    return Decision(Done(), [_gone(task)])
 
 
 def _locate(
@@ -316,6 +320,12 @@ def _too_late(task: Task, moment: Moment) -> Change:
         finished_at_us=moment.wall_us,
     )
     return Change(task, after)
+
+
+def _require_step(task: Task, event: Event, verb: str) -> None:
+    """Of several tasks that an operator names, the text has to say which one it is."""
+    if (task.state, event) not in TRANSITIONS:
+        raise TransitionRefused(f"{verb} is not possible: task {task.id} is {task.state}")
 
 
 def _gone(task: Task) -> Change:

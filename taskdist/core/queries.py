@@ -28,13 +28,23 @@ class TaskHistory:
         last = self.attempts[-1] if self.attempts else None
         if self.task.state is TaskState.DEAD:
             if last is None or last.led_to is not TaskState.DEAD:
-                return "its deadline passed before it could be started"
+                return self._why_overdue()
             if last.outcome is Outcome.LOST:
-                return f"{self.task.lost_count} leases were lost, the last one by {last.agent_id}"
+                return f"lost leases: {self.task.lost_count}, the last one by {last.agent_id}"
             if last.outcome is Outcome.RELEASED:
                 times = self.task.hasty_releases
                 return f"handed back in haste {times} times, the last one by {last.agent_id}"
+        return self._last_failure()
+
+    def _last_failure(self) -> str:
         return next((a.error for a in reversed(self.attempts) if a.error), "")
+
+    def _why_overdue(self) -> str:
+        """With the failure that it was to be tried again after, if there was one."""
+        failure = self._last_failure() if self.task.retry_count else ""
+        if not failure:
+            return "its deadline passed before it could be started"
+        return f"{failure.rstrip()}\nits deadline passed before retry {self.task.retry_count}"
 
 
 @value

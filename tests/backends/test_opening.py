@@ -92,6 +92,14 @@ async def test_a_store_of_a_newer_taskdist_is_refused_and_left_alone(kept: Rig) 
     assert kept.path.read_bytes() == before
 
 
+async def test_a_store_is_for_its_owners_eyes_only(kept: Rig) -> None:
+    """Data of paying users is in it."""
+    await kept.submit()
+    files = list(kept.path.parent.glob(f"{kept.path.name}*"))
+    assert len(files) >= 3  # its log, too
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
 async def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     path.touch()

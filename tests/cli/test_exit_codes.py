@@ -1,6 +1,9 @@
 """The table of exit codes (design.md §8) in real processes, all of them started at once."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -79,3 +82,14 @@ def test_ctrl_c_while_waiting_exits_130(
         waiting.interrupt()
         assert waiting.wait_end() == 130
         assert not any("Traceback" in line for line in waiting.texts())
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["submit", "--help"]])
+def test_141_when_nobody_reads_the_output(arguments: list[str]) -> None:
+    """Not 1, which is a bug: a script may repeat what ended so."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "taskdist", *arguments]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")

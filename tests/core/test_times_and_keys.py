@@ -293,7 +293,7 @@ def test_who_may_be_redriven_purged_and_forgotten(state: TaskState) -> None:
         (Forget(), FINAL),
     ):
         if state not in allowed:
-            with pytest.raises(TransitionRefused, match=f"the task is {state}"):
+            with pytest.raises(TransitionRefused, match=f"is {state}"):
                 decide(command, found, moment(), SETTINGS)
             continue
         decision = decide(command, found, moment(), SETTINGS)
@@ -327,7 +327,7 @@ OVERDUE = "its deadline passed before it could be started"
         (
             DEAD,
             (FAILED, attempt(Outcome.LOST, DEAD)),
-            "3 leases were lost, the last one by agent-1",
+            "lost leases: 3, the last one by agent-1",
         ),
         (
             DEAD,
@@ -342,3 +342,9 @@ def test_p5_each_way_to_die_is_told(
 ) -> None:
     task = ready(state=state, lost_count=3, hasty_releases=16)
     assert TaskHistory(task, b"", attempts).error == error
+
+
+def test_p5_a_deadline_between_two_tries_hides_no_failure() -> None:
+    task = ready(state=DEAD, retry_count=1)
+    told = TaskHistory(task, b"", (FAILED,)).error
+    assert told == "first\nits deadline passed before retry 1"

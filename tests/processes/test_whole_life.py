@@ -72,7 +72,7 @@ async def test_a_task_that_kills_its_agents_is_dead_until_people_put_it_back(
         dead = await client.get(task_id)
         assert states[-1] is TaskState.DEAD
         assert (dead.lost_count, dead.retry_count) == (3, 0)
-        assert dead.error == "3 leases were lost, the last one by victim-3"
+        assert dead.error == "lost leases: 3, the last one by victim-3"
 
         assert await client.redrive(Selection(queue="poison")) == 1
         agent = processes.agent("agent-4", server, *flags, "--speed", "1000")
