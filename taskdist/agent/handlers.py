@@ -24,7 +24,7 @@ class Retry(Exception):
 
     def __init__(self, text: str = "", *, after_s: float) -> None:
         super().__init__(text or f"to be tried again after {after_s:g} s")
-        self.after_s = after_s
+        self.after_s = float(after_s)  # What is no number fails here, in the handler.
 
 
 class SimulatedFailure(Exception):

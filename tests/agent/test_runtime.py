@@ -1,6 +1,7 @@
 """An agent's life, in virtual time against a real distributor: fetch, run, report; and failures."""
 
 import asyncio
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -126,6 +127,17 @@ async def test_p5_a_pause_that_cannot_be_is_a_failure_like_any_other(after_s: fl
         task = await played.final(await played.submit(max_retries=1))
     assert (task.state, task.retry_count) == (TaskState.DEAD, 2)
     assert "retry_after_seconds" in task.error
+
+
+async def test_p5_a_pause_that_is_no_number_is_a_failure_like_any_other() -> None:
+    async def fail(work: Work) -> bytes:
+        raise Retry("later", after_s=timedelta(seconds=5))  # type: ignore[arg-type]
+
+    async with stage() as played:
+        played.agent(fail)
+        task = await played.final(await played.submit(max_retries=1))
+    assert (task.state, task.retry_count) == (TaskState.DEAD, 2)
+    assert "TypeError" in task.error
 
 
 async def test_a_task_s_own_run_timeout_is_kept() -> None:
