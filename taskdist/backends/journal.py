@@ -212,11 +212,15 @@ class Journal:
         )
         return self.connection.execute(query, (after, until)).fetchall()
 
-    def tasks_where(self, which: str, limit: int, more: str = "") -> list[tuple[Any, ...]]:
-        """The first rows of a condition with its order, with `more` columns after TASK_COLUMNS."""
+    def tasks_where(self, which: str, more: str = "") -> Iterator[tuple[Any, ...]]:
+        """The rows of a condition in its order, with `more` columns after TASK_COLUMNS, read as
+        they are wanted."""
         self.flush()
-        query = f"{SELECT_TASK}{more}FROM task WHERE {which} LIMIT ?"
-        return self.connection.execute(query, (limit,)).fetchall()
+        rows = self.connection.execute(f"{SELECT_TASK}{more}FROM task WHERE {which}")
+        try:
+            yield from rows
+        finally:
+            rows.close(True)  # Whoever has enough of them leaves the rest unread.
 
     def count_finished(self, state: TaskState) -> int:
         """How many tasks have come to this end."""

@@ -5,6 +5,7 @@ sort, so that a look costs nothing until that has come.
 """
 
 from collections.abc import Iterator, Sequence
+from heapq import merge
 from operator import itemgetter
 from typing import Any
 
@@ -128,26 +129,25 @@ class Timetable:
         """Those of one kind, and when to look again."""
         tasks: list[Task] = []
         size = 0
-        oldest = self._oldest(are_dead=are_dead)  # It learns of bad rows, which do not count.
-        excess = self._excess(are_dead=are_dead)
-        for finished_us, task, result_bytes in oldest:
+        for finished_us, task, result_bytes in self._oldest(are_dead=are_dead):
             over_us = finished_us + self._retention_us(are_dead=are_dead)
             size += task.data_bytes + result_bytes
             is_full = len(tasks) == TASKS_MAX or (tasks and size > FORGOTTEN_BYTES_MAX)
+            # Counted anew each time: a bad row that was met meanwhile does not count.
+            excess = self._excess(are_dead=are_dead)
             if is_full or (len(tasks) >= excess and over_us > moment.wall_us):
                 return tasks, over_us
             tasks.append(task)
         return tasks, NEVER_US
 
-    def _oldest(self, *, are_dead: bool) -> list[tuple[int, Task, int]]:
-        """When each finished, the task, and the bytes of its result; one more than there is room
-        for, so that it is known when the next is due."""
-        found = [
-            (task.finished_at_us or 0, task, row[-1])
-            for state in _KEPT[are_dead]
-            for task, row in self._rows(_FINISHED.format(state), (state,), _RESULT_BYTES)
-        ]
-        return sorted(found, key=itemgetter(0))[: TASKS_MAX + 1]
+    def _oldest(self, *, are_dead: bool) -> Iterator[tuple[int, Task, int]]:
+        """When each finished, the task, and the bytes of its result."""
+        states = [self._finished(state) for state in _KEPT[are_dead]]
+        return merge(*states, key=itemgetter(0))
+
+    def _finished(self, state: TaskState) -> Iterator[tuple[int, Task, int]]:
+        for task, row in self._rows(_FINISHED.format(state), (state,), _RESULT_BYTES):
+            yield task.finished_at_us or 0, task, row[-1]
 
     def _until(
         self, which: str, states: Sequence[TaskState], column: str, now_us: int
@@ -164,15 +164,11 @@ class Timetable:
     def _rows(
         self, which: str, states: Sequence[TaskState], more: str = ""
     ) -> Iterator[tuple[Task, tuple[Any, ...]]]:
-        """The first tasks of an index, which are in one of these states, and their rows."""
-        while True:
-            limit = TASKS_MAX + 1 + len(self._aside)
-            rows = self._journal.tasks_where(which, limit, more)
-            found = [(task, row) for row in rows if (task := self._readable(row, states))]
-            if len(found) > TASKS_MAX or len(rows) < limit:
-                yield from found
-                return
-            # Bad rows took the places of good ones, which must not wait behind them.
+        """The tasks of an index, which are in one of these states, and their rows. Whoever has
+        enough of them leaves the rest unread."""
+        for row in self._journal.tasks_where(which, more):
+            if task := self._readable(row, states):
+                yield task, row
 
     def _readable(self, row: tuple[Any, ...], states: Sequence[TaskState]) -> Task | None:
         """The task of this row; None, and said once, if it is a bad one."""

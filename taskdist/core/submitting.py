@@ -53,7 +53,9 @@ def _repeated(wish: Task, found: Found, fingerprint: bytes | None) -> Task:
 
 
 def _delayed(task: Task, command: Submit, moment: Moment) -> Task:
-    not_before_us = command.not_before_us or moment.wall_us + command.delay_us
+    not_before_us = command.not_before_us
+    if command.delay_us:
+        not_before_us = moment.wall_us + command.delay_us
     if not_before_us <= moment.wall_us:
         return task
     state = step(None, Event.SUBMIT, TaskState.SCHEDULED)
@@ -61,8 +63,10 @@ def _delayed(task: Task, command: Submit, moment: Moment) -> Task:
 
 
 def _limited(task: Task, command: Submit, moment: Moment) -> Task:
-    deadline_us = task.deadline_us or moment.wall_us + command.deadline_in_us
-    field = "timing.deadline_seconds" if command.deadline_in_us else "timing.deadline"
+    deadline_us, field = task.deadline_us or 0, "timing.deadline"
+    if command.deadline_in_us:
+        deadline_us = moment.wall_us + command.deadline_in_us
+        field = "timing.deadline_seconds"
     field = command.prefix + field
     if deadline_us <= moment.wall_us:
         raise InvalidFields([BadField(field, "has passed; allowed: a time to come")])

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from taskdist.backends import timetable
+from taskdist.backends.rows import decode_task
 from taskdist.core.errors import InvalidFields
-from taskdist.core.task import Backoff, TaskState
+from taskdist.core.task import Backoff, Task, TaskState
 from taskdist.settings import SECOND_US
 from tests.support.backends import (
     DAY_S,
@@ -269,3 +270,21 @@ async def test_a_lease_and_a_run_timeout_of_a_tasks_own(rig: Rig) -> None:
     assert await state(rig, task.id) is READY
     await rig.restart() if rig.settings.store != "memory:" else None
     await rig.apply(succeed(await rig.take()))
+
+
+async def test_p7_a_look_reads_what_is_due_and_one_more(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many follow later: a look that reads them too costs each batch milliseconds."""
+    for number in range(20):
+        await rig.submit(delay_s=10 + number)
+    read = []
+
+    def counted(*row: Any) -> Task:
+        read.append(row)
+        return decode_task(*row)
+
+    await rig.pass_s(9.5)
+    monkeypatch.setattr(timetable, "decode_task", counted)
+    await rig.pass_s(1)
+    assert len(read) == 2

@@ -293,11 +293,11 @@ async def test_after_a_full_disk_old_tasks_are_still_forgotten(
     look = Journal.tasks_where
     full = ["once"]
 
-    def look_or_fail(journal: Journal, which: str, limit: int, more: str = "") -> object:
+    def look_or_fail(journal: Journal, which: str, more: str = "") -> object:
         if "finished_at_us" in which and full:
             full.clear()
             raise apsw.FullError("database or disk is full")
-        return look(journal, which, limit, more)
+        return look(journal, which, more)
 
     monkeypatch.setattr(Journal, "tasks_where", look_or_fail)
     await rig.pass_s(3)

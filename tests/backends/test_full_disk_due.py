@@ -3,10 +3,11 @@
 import asyncio
 from typing import Any
 
+import apsw
 import pytest
 
 from taskdist.core.commands import Cancel, Done, Purge, Redrive, TakeBack
-from taskdist.core.errors import StoreFull
+from taskdist.core.errors import StoreFull, TaskNotFound
 from taskdist.core.task import TaskState
 from taskdist.settings import SECOND_US
 from tests.backends.test_full_disk import no_room_for_the_log
@@ -145,3 +146,26 @@ async def test_p6_a_lease_that_is_owed_back_and_ends_meanwhile_is_no_trouble(kep
         await kept.pass_s(3)
     assert (await kept.task(task_id)).state is TaskState.CANCELLED
     assert kept.hearer.failure is None
+
+
+async def test_p7_a_full_disk_forgets_no_end_of_a_retention(kept: Rig) -> None:
+    """The look at what is to be forgotten may itself be what meets the full disk."""
+    await kept.restart(retention_us=10 * SECOND_US)
+    task_id = await kept.submit()
+    await kept.apply(Cancel(task_id))
+    await kept.submit(deadline_in_s=10)
+    kept.time.pass_us(11 * SECOND_US)
+    journal = kept.backend._writer._journal
+    flush, fails = journal.flush, [True]
+
+    def full_at_the_end() -> None:
+        if fails and journal._unwritten:
+            fails.pop()
+            raise apsw.FullError
+        flush()
+
+    journal.flush = full_at_the_end  # type: ignore[method-assign]
+    await kept.pass_s(5)
+    assert not fails
+    with pytest.raises(TaskNotFound):
+        await kept.task(task_id)
