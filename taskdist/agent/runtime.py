@@ -222,7 +222,7 @@ class Agent:
         # A timer of our own costs a quarter of asyncio.timeout, for each task.
         limit = self._loop.call_later(work.run_timeout_s, run.time_out)
         try:
-            result = await self._handlers[work.kind](work)
+            result = _bytes(await self._handlers[work.kind](work))
         except asyncio.CancelledError:
             if run.task.cancelling():
                 if not (run.lost or run.handed_back or run.timed_out):
@@ -290,6 +290,13 @@ class Agent:
 
     def _names(self, work: Work) -> dict[str, object]:
         return {"task_id": work.task_id, "agent_id": self.agent_id, "attempt": work.attempt}
+
+
+def _bytes(result: object) -> bytes:
+    """What a handler returned, which is people's code: nothing, or a text, is easily returned."""
+    if not isinstance(result, bytes):
+        raise TypeError(f"the handler returned {type(result).__name__}; allowed: bytes")
+    return result
 
 
 def _end_of(error: str) -> str:

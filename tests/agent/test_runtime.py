@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -127,6 +128,18 @@ async def test_p5_a_pause_that_cannot_be_is_a_failure_like_any_other(after_s: fl
         task = await played.final(await played.submit(max_retries=1))
     assert (task.state, task.retry_count) == (TaskState.DEAD, 2)
     assert "retry_after_seconds" in task.error
+
+
+@pytest.mark.parametrize("returned", [None, "text"])
+async def test_p5_a_result_that_is_no_bytes_is_a_failure_like_any_other(returned: Any) -> None:
+    async def careless(work: Work) -> bytes:
+        return returned  # type: ignore[no-any-return]
+
+    async with stage() as played:
+        played.agent(careless)
+        task = await played.final(await played.submit(max_retries=1))
+    assert (task.state, task.retry_count) == (TaskState.DEAD, 2)
+    assert "allowed: bytes" in task.error
 
 
 async def test_p5_a_pause_that_is_no_number_is_a_failure_like_any_other() -> None:
