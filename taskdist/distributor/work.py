@@ -66,6 +66,8 @@ class WorkStreams:
                 attempt = change.attempt
                 revoked = attempt is not None and attempt.outcome not in _SPOKEN
                 stream.lease_ended(before.lease_id, revoked=revoked)
+                if attempt is not None and attempt.outcome is Outcome.LOST:
+                    stream.cut_off()
 
     def stop(self) -> None:
         """Asks all agents to go, and those that still come: the distributor stops."""
@@ -90,10 +92,10 @@ class WorkStreams:
             await work.run(first)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not work.superseded or task is None:
+            if not work.why_cut_off or task is None:
                 raise
             task.uncancel()
-            raise Unavailable("a newer stream of this session has begun") from None
+            raise Unavailable(work.why_cut_off) from None
         finally:
             if self._by_session.get(hello.session) is work:
                 del self._by_session[hello.session]
@@ -124,7 +126,7 @@ class _WorkStream:
         self._taking: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[commands.Grants] | None = None
         self._running: asyncio.Task[None] | None = None
-        self.superseded = False
+        self.why_cut_off = ""
         self.ended = asyncio.Event()
         self._heard_all = False
         """The agent has ended its side, and all that it said is answered."""
@@ -160,12 +162,20 @@ class _WorkStream:
         self._take_no_more()
         self._news.set()
 
+    def cut_off(self) -> None:
+        """The agent let a lease run out: it may be stopped, or out of reach, and must not be handed
+        one task after the other until each is dead. A live one says hello again."""
+        self._cut_off("a lease of this session was lost")
+
     async def end(self) -> None:
         """Cuts the stream off for a newer one, and returns once it is over."""
-        self.superseded = True
-        if self._running is not None:
-            self._running.cancel()
+        self._cut_off("a newer stream of this session has begun")
         await self.ended.wait()
+
+    def _cut_off(self, why: str) -> None:
+        if self._running is not None and not self.why_cut_off:
+            self.why_cut_off = why
+            self._running.cancel()
 
     # --- its three tasks ---
 

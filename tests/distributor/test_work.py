@@ -107,6 +107,29 @@ async def test_p3_an_outcome_under_a_lease_that_is_over_is_refused(client: Clien
     assert (await client.get(task.task_id)).state is TaskState.CANCELLED
 
 
+async def test_p4_an_agent_that_lost_a_lease_gets_no_more_until_it_says_hello(
+    client: Client,
+) -> None:
+    """A stopped one has its stream open still, and would be handed task after task to lose."""
+    task_id = await submit(client)
+    held: list[Work] = []
+
+    async def say_nothing_more() -> None:
+        async with hello(client, slots=2) as stream:
+            held.extend(await leases(stream, 1))
+            await asyncio.sleep(300)
+            while await stream.receive():
+                pass
+
+    with pytest.raises(Unavailable, match="lease of this session was lost"):
+        await say_nothing_more()
+    told = await client.get(task_id)
+    assert (told.state, told.lost_count) == (TaskState.READY, 1)
+    async with work(client, slots=2, lease_ids=(held[0].lease_id,)) as stream:
+        (again,) = await leases(stream, 1)
+        assert again.task_id == task_id
+
+
 async def test_p3_a_repeated_outcome_has_the_same_verdict(client: Client) -> None:
     await submit(client)
     async with work(client) as stream:
