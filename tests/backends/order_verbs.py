@@ -80,7 +80,7 @@ TWISTS: list[dict[str, Any]] = [
     {"delay_us": 7},
     {"not_before_us": 7},
     {"deadline_in_us": 9 * HOUR_US},
-    {"deadline_us": 1 << 60},
+    {"deadline_us": 253_402_300_799_000_000},
     {"backoff_us": 9},
     {"backoff_max_us": 9},
     {"jitter_percent": 9},
