@@ -36,8 +36,14 @@ class Clock:
         self._served_us = served_us
         self._last_us = self._monotonic_ns() // 1_000
 
+    def make_room_for(self, term_us: int) -> None:
+        """Leases of this term are held: from now on a pause counts as less than the time between
+        two of their heartbeats."""
+        self._pause_us = min(self._pause_us, term_us // 3)
+
     def read(self) -> tuple[int, int]:
-        """Wall and served time, microseconds. A pause counts as `pause_us` of served time."""
+        """Wall and served time, microseconds. A pause counts as `pause_us` of served time, or less
+        where a short lease is held."""
         now_us = self._monotonic_ns() // 1_000
         self._served_us += min(now_us - self._last_us, self._pause_us)
         self._last_us = now_us

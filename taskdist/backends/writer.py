@@ -22,6 +22,7 @@ from taskdist.core.commands import Change, Command, Done, Grants, Moment, Placed
 from taskdist.core.decide import decide
 from taskdist.core.errors import Exhausted, Refused, StoreFull, Unavailable
 from taskdist.core.queries import Query
+from taskdist.core.task import Task
 from taskdist.core.waiting import WaitingAgents
 from taskdist.settings import SECOND_US, DistributorSettings
 
@@ -59,6 +60,8 @@ class Writer:
         self._saved_us = saved.served_us
         self._live = Live(journal, settings, saved.last_sequence)
         self._live.load_leases(saved.served_us)
+        for task in self._live.leases:
+            self._allow_for(task)
 
     @property
     def is_loading(self) -> bool:
@@ -312,6 +315,13 @@ class Writer:
         self._batch.rows += self._journal.save(change)
         self._live.move(change.before, change.after)
         self._batch.changes.append(change)
+        if change.after is not None:
+            self._allow_for(change.after)
+
+    def _allow_for(self, task: Task) -> None:
+        """A pause of this process must not end a lease that is shorter than the usual."""
+        if task.lease is not None and task.lease_us is not None:
+            self._clock.make_room_for(task.lease.term_us)
 
     # --- what is due, and who waits ---
 

@@ -91,6 +91,23 @@ async def test_p4_a_pause_of_the_distributor_ends_no_lease(rig: Rig) -> None:
     assert not await still_held(rig, task)
 
 
+async def test_p4_a_pause_ends_no_lease_that_is_short_by_its_tasks_own_wish(kept: Rig) -> None:
+    task_id = await kept.submit(lease_us=SECOND_US)
+    task = await kept.take()
+    for _ in range(3):
+        kept.time.pass_us(60 * SECOND_US)
+        kept.runner.wake()
+        await turns()
+        assert await beat(kept, task) == [lease_id_of(task)]
+    await kept.restart()
+    kept.time.pass_us(60 * SECOND_US)
+    kept.runner.wake()
+    await turns()
+    assert (await kept.task(task_id)).lost_count == 0
+    await kept.pass_s(2)
+    assert (await kept.task(task_id)).lost_count == 1, "and it ends when nobody speaks in time"
+
+
 async def test_p4_a_heartbeat_after_a_pause_finds_its_lease(rig: Rig) -> None:
     await rig.submit()
     task = await rig.take()
