@@ -244,32 +244,34 @@ class Journal:
         if after.id in self._unwritten_tasks or (before is None and self._is_any_gone):
             self.flush()  # Also before a new one, which may have the id or key of one that is gone.
         rows = 0
+        write = self._unwritten.add
         if before is None:
             if is_plain(after):
-                rows += self._write(_INSERT_PLAIN_TASK, task_row(after, USUAL_COLUMNS))
+                rows += write(_INSERT_PLAIN_TASK, task_row(after, USUAL_COLUMNS))
             else:
-                rows += self._write(_INSERT_TASK, task_row(after, TASK_COLUMNS))
-            rows += self._write(_INSERT_DATA, (after.sequence, change.data or b""))
+                rows += write(_INSERT_TASK, task_row(after, TASK_COLUMNS))
+            rows += write(_INSERT_DATA, (after.sequence, change.data or b""))
             if after.idempotency_key is not None:
                 self._unwritten_keys[after.queue, after.idempotency_key] = after
         elif before.state is not after.state:  # All but a heartbeat, which the journal lets pass.
             if before.due_at_us or after.due_at_us or before.deadline_us != after.deadline_us:
-                rows += self._write(_UPDATE_TIMES, updated_times_row(after))
+                rows += write(_UPDATE_TIMES, updated_times_row(after))
             else:
-                rows += self._write(_UPDATE_TASK, updated_row(after))
+                rows += write(_UPDATE_TASK, updated_row(after))
         old, new = before and before.lease, after.lease
         if old and not new:
-            rows += self._write(_DELETE_LEASE, (after.sequence,))
+            rows += write(_DELETE_LEASE, (after.sequence,))
         elif new and not old:
-            rows += self._write(_INSERT_LEASE, lease_row(after.sequence, new))
+            rows += write(_INSERT_LEASE, lease_row(after.sequence, new))
         if change.attempt:
-            rows += self._write(_INSERT_ATTEMPT, attempt_row(after.sequence, change.attempt))
+            rows += write(_INSERT_ATTEMPT, attempt_row(after.sequence, change.attempt))
             dropped = change.attempt.attempt - ATTEMPTS_KEPT_MAX
             if dropped > 0:
-                rows += self._write(_DELETE_ATTEMPT, (after.sequence, dropped))
+                rows += write(_DELETE_ATTEMPT, (after.sequence, dropped))
         if change.result:  # An empty one reads the same as none.
-            rows += self._write(_INSERT_RESULT, (after.sequence, change.result))
+            rows += write(_INSERT_RESULT, (after.sequence, change.result))
         if rows:
+            self._begin()
             self._unwritten_tasks[after.id] = after
         return rows
 
@@ -277,8 +279,9 @@ class Journal:
         assert task is not None
         if task.id in self._unwritten_tasks:
             self.flush()
+        self._begin()
         for statement in _FORGOTTEN:
-            self._write(statement, (task.sequence,))
+            self._unwritten.add(statement, (task.sequence,))
         self._unwritten_tasks[task.id] = None
         self._is_any_gone = True
         return len(_FORGOTTEN)
@@ -351,11 +354,6 @@ class Journal:
     def _begin(self) -> None:
         if not self.connection.in_transaction:
             self.connection.execute("BEGIN IMMEDIATE")
-
-    def _write(self, statement: Statement, row: tuple[Any, ...]) -> int:
-        self._begin()
-        self._unwritten.add(statement, row)
-        return 1
 
     def _forget_unwritten(self) -> None:
         self._unwritten.forget()

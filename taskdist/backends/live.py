@@ -162,14 +162,14 @@ class Live:
         match asked:
             case commands.Submit():
                 return self._find_submit(asked)
+            case commands.Settle():
+                return self._find_settle(asked)
             case commands.Take():
                 return self._find_take(asked)
             case commands.Resume():
                 return Found(tasks=self.leases.of_session(asked.agent_id, asked.session))
             case commands.Heartbeat():
                 return Found(tasks=self._find_held(asked))
-            case commands.Settle():
-                return self._find_settle(asked)
             case commands.Cancel() | commands.Locate() | commands.Purge():
                 return Found(tasks=self._task(asked.task_id))
             case commands.Redrive():

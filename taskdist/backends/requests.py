@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskdist.core import commands
 from taskdist.core.commands import Change, Command, Done, Moment
 from taskdist.core.queries import Query
 from taskdist.core.values import value
@@ -37,3 +38,14 @@ class Batch:
     changes: list[Change] = field(default_factory=list)
     moment: Moment = field(default_factory=lambda: Moment(0, 0, 0))
     rows: int = 0
+
+
+def ends_leases(asked: Command[Any] | Query[Any]) -> bool:
+    """Whether it only prolongs or ends leases, for which the waiting tasks need not be known."""
+    if isinstance(asked, commands.Several):
+        # A take among them gets nothing yet, and does not wait.
+        rest = [one for one in asked.commands if not isinstance(one, commands.Take)]
+        return bool(rest) and all(map(ends_leases, rest))
+    return isinstance(
+        asked, commands.Heartbeat | commands.Settle | commands.TakeBack | commands.Resume
+    )

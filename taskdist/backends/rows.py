@@ -121,8 +121,13 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
     submitted_at_us, enqueued_at_us, finished_at_us, data_bytes, content_hash = row[_OWN]
     rare = row[_RARE]
     try:
-        numbers = (sequence, submitted_at_us, enqueued_at_us, finished_at_us or 0, data_bytes)
-        if min(numbers) < 0 or max(numbers) > NUMBER_MAX:
+        if not (
+            sequence >= 0
+            and 0 <= submitted_at_us <= NUMBER_MAX
+            and 0 <= enqueued_at_us <= NUMBER_MAX
+            and 0 <= (finished_at_us or 0) <= NUMBER_MAX
+            and data_bytes >= 0
+        ):
             raise ValueError("a number beyond all times")
         more = {} if rare == _PLAIN else _decode_rare(rare)
         return task_like(*row[_SHARED], *more.pop("shared", ())).evolve(

@@ -64,13 +64,14 @@ class Unwritten:
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def add(self, statement: Statement, row: Row) -> None:
-        """Adds a row."""
+    def add(self, statement: Statement, row: Row) -> int:
+        """Adds a row. Returns how many that is: one."""
         rows = self._rows.get(statement)
         if rows is None:
             self._rows[statement] = [row]
         else:
             rows.append(row)
+        return 1
 
     def write(self, connection: apsw.Connection) -> None:
         """Writes them all, and forgets them."""

@@ -5,7 +5,7 @@ wait, commits once, and returns what to answer: nobody hears of a change before 
 Synchronous, and owned by one thread; `embedded.py` gives it one. Not here: any rule about tasks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from taskdist.backends import reading
 from taskdist.backends.clock import Clock
 from taskdist.backends.journal import Clocks, Journal
 from taskdist.backends.live import Live
-from taskdist.backends.requests import Batch, Request, Withdraw
+from taskdist.backends.requests import Batch, Request, Withdraw, ends_leases
 from taskdist.core import commands
 from taskdist.core.commands import Change, Command, Done, Grants, Moment, Placed
 from taskdist.core.decide import decide
@@ -60,8 +60,7 @@ class Writer:
         self._saved_us = saved.served_us
         self._live = Live(journal, settings, saved.last_sequence)
         self._live.load_leases(saved.served_us)
-        for task in self._live.leases:
-            self._allow_for(task)
+        self._allow_for_short_leases(self._live.leases)
 
     @property
     def is_loading(self) -> bool:
@@ -173,6 +172,7 @@ class Writer:
             self._undo()
             raise
         self._newest_enqueued_us = newest_us
+        self._allow_for_short_leases(change.after for change in batch.changes)
         if batch.rows:
             self._saved_us = served_us
         return batch
@@ -226,7 +226,7 @@ class Writer:
         """While tasks are loaded: what needs the whole queue waits, what ends leases does not."""
         now = []
         for request in requests:
-            if _ends_leases(request.asked):
+            if ends_leases(request.asked):
                 now.append(request)
             else:
                 self._deferred.append(request)
@@ -259,8 +259,7 @@ class Writer:
             self._stopping = True
         if isinstance(asked, commands.Take):
             self._let_take()
-        begins = commands.Submit | commands.Take | commands.Redrive
-        if self._is_full and isinstance(asked, begins):
+        if self._is_full and isinstance(asked, commands.Submit | commands.Take | commands.Redrive):
             raise StoreFull
         if isinstance(asked, commands.Take):
             return self._take(asked)
@@ -315,13 +314,12 @@ class Writer:
         self._batch.rows += self._journal.save(change)
         self._live.move(change.before, change.after)
         self._batch.changes.append(change)
-        if change.after is not None:
-            self._allow_for(change.after)
 
-    def _allow_for(self, task: Task) -> None:
-        """A pause of this process must not end a lease that is shorter than the usual."""
-        if task.lease is not None and task.lease_us is not None:
-            self._clock.make_room_for(task.lease.term_us)
+    def _allow_for_short_leases(self, tasks: Iterable[Task | None]) -> None:
+        """A pause of this process must not end a lease that is shorter than the usual (P4)."""
+        for task in tasks:
+            if task is not None and task.lease_us is not None and task.lease is not None:
+                self._clock.make_room_for(task.lease_us)
 
     # --- what is due, and who waits ---
 
@@ -389,14 +387,3 @@ class Writer:
             clocks = Clocks(served_us, self._newest_enqueued_us, self._live.last_sequence)
             self._journal.save_clocks(clocks)
             self._saved_us = served_us
-
-
-def _ends_leases(asked: Command[Any] | Query[Any]) -> bool:
-    """Whether it only prolongs or ends leases, for which the waiting tasks need not be known."""
-    if isinstance(asked, commands.Several):
-        # A take among them gets nothing yet, and does not wait.
-        rest = [one for one in asked.commands if not isinstance(one, commands.Take)]
-        return bool(rest) and all(map(_ends_leases, rest))
-    return isinstance(
-        asked, commands.Heartbeat | commands.Settle | commands.TakeBack | commands.Resume
-    )

@@ -33,8 +33,10 @@ def submit_request(said: Submission) -> wire.SubmitTaskRequest:
     further: dict[str, Any] = {}
     if said.backoff is not None:
         further["backoff"] = _backoff(said.backoff)
-    if timing := _timing(said):
-        further["timing"] = make(wire.Timing, **timing)
+    # Most set none of these.
+    limits = (said.not_before, said.deadline, said.run_timeout_s, said.lease_s)
+    if said.delay_s or said.deadline_s or limits != (None, None, None, None):
+        further["timing"] = make(wire.Timing, **_timing(said))
     if said.idempotency_key:
         further["idempotency_key"] = said.idempotency_key
     return make(

@@ -34,6 +34,8 @@ class Faults:
 
     def include(self, other: "Faults") -> None:
         """Adds what was found in a part of it; its fields' names then begin with both prefixes."""
+        if not (other.bad or other.large):
+            return
         self.bad += [BadField(self._prefix + bad.field, bad.reason) for bad in other.bad]
         self.large += [BadField(self._prefix + bad.field, bad.reason) for bad in other.large]
 

@@ -4,6 +4,7 @@ As in `convert.py`, whatever is wrong with a request is found before anything is
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from taskdist.core import commands
 from taskdist.core.commands import Grant, Grants, Held, Settled
@@ -127,6 +128,9 @@ def leased(grant: Grant) -> wire.FetchTaskResponse:
     """A task to run, under its lease."""
     task, lease = grant.task, grant.task.lease
     assert lease is not None
+    further = _NOTHING
+    if task.deadline_us is not None:
+        further = {"deadline": timestamp(task.deadline_us)}
     return make(
         wire.FetchTaskResponse,
         has_task=True,
@@ -142,9 +146,11 @@ def leased(grant: Grant) -> wire.FetchTaskResponse:
         sequence=task.sequence,
         attempt=task.attempt,
         run_timeout_seconds=lease.run_timeout_us / SECOND_US,
-        **({} if task.deadline_us is None else {"deadline": timestamp(task.deadline_us)}),
+        **further,
     )
 
+
+_NOTHING: dict[str, datetime] = {}
 
 _OUTCOMES = {
     (Outcome.SUCCEEDED, TaskState.SUCCEEDED): "succeeded; its result is kept",

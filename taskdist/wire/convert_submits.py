@@ -111,23 +111,25 @@ def _submit(
     )
     max_retries = MAX_RETRIES_DEFAULT if m.max_retries is None else m.max_retries
     data = faults.size("data", m.data, DATA_BYTES_MAX)
-    alike: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
     own: dict[str, Any] = {"id": chosen_id}
-    times: dict[str, int] = {}
+    alike: dict[str, Any] = {}
+    # A view reads as None what is not set, which the message's own type does not know.
+    pause: wire.Backoff | None = m.backoff
+    timing: wire.Timing | None = m.timing
     # Most set none of these.
-    if m.backoff is not None:
-        alike |= _backoff(m.backoff, faults)
-    if m.timing is not None:
-        alike |= _limits(m.timing, faults)
-        times = _times(m.timing, faults)
-        own["deadline_us"] = times.pop("deadline_us", None)
+    if pause is not None:
+        alike |= _backoff(pause, faults)
+    if timing is not None:
+        alike |= _limits(timing, faults)
+        asked = _times(timing, faults)
+        own["deadline_us"] = asked.pop("deadline_us", None)
     if m.idempotency_key:
         own["idempotency_key"] = _key(m.idempotency_key, faults)
     try:
-        like = task_like(
+        task = task_like(
             m.user_tier, est_us, m.kind or "simulate", m.queue or "default", max_retries, **alike
-        )
-        task = like.evolve(**own)
+        ).evolve(**own)
     except ValidationError as error:
         for fault in error.errors():
             field = str(fault["loc"][0])
@@ -140,7 +142,7 @@ def _submit(
         client_made_id=bool(m.task_id),
         position_wanted=position_wanted,
         prefix=prefix,
-        **times,
+        **asked,
     )
 
 

@@ -46,7 +46,6 @@ VIEWS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
 ]
 """What the agents who look in after each step may take."""
 
-PAUSE_US = LEASE_US // 3
 CLOCK_SAVE_US = 2 * SECOND_US
 
 
@@ -170,7 +169,7 @@ class WriterAgainstModel(RuleBasedStateMachine):
 
     def say(self, *said: Said) -> list[Any]:
         """One batch, first in the model; every answer must be the model's."""
-        self.served_us += min(self.passed_us, PAUSE_US)
+        self.served_us += min(self.passed_us, self.model.pause_us)
         self.passed_us = 0
         self.model.is_loading = self.writer.is_loading
         self.model.begin(self.time.wall_us, self.served_us)

@@ -10,6 +10,7 @@ from tests.backends.order_rows import (
     FINISHED_KEPT_MAX,
     HASTY_MAX,
     HASTY_US,
+    LEASE_US,
     MAX_LOST,
     RETENTION_US,
     SESSION_LEASES_MAX,
@@ -37,15 +38,12 @@ class Model:
         self.answered: list[tuple[str, Answer]] = []
         """Who waited and was answered in this batch, in this order, and with what."""
         self.tiers: tuple[str, ...] = ()
-        self.wall_us = 0
-        self.served_us = 0
-        self.newest_us = 0
-        """The newest age given."""
-        self.submitted = 0
-        self.full_until_us = 0
+        self.wall_us = self.served_us = 0
+        self.newest_us = 0  # the newest age given
+        self.submitted = self.full_until_us = 0
         """Until then, after a full disk, nothing happens by itself."""
-        self.is_loading = False
-        self.is_stopping = False
+        self.is_loading = self.is_stopping = False
+        self.pause_us = LEASE_US // 3
 
     # --- the order ---
 
@@ -247,6 +245,7 @@ class Model:
                 row.attempt += 1
                 row.held = Held(asking.token, asking.agent_id, asking.session, self.served_us, 0)
                 row.held.expires_us = self.served_us + row.term_us
+                self.pause_us = min(self.pause_us, row.term_us // 3)
         return ("got", *(row.id for row in given))
 
     def undo(self, row: Row) -> None:
@@ -395,6 +394,7 @@ class Model:
         self.line.clear()
         self.full_until_us = 0
         self.is_stopping = False
-        for row in self.rows:
-            if row.held:
-                row.extend(served_us)
+        held = [row for row in self.rows if row.held]
+        self.pause_us = min([LEASE_US, *(row.term_us for row in held)]) // 3
+        for row in held:
+            row.extend(served_us)

@@ -17,7 +17,6 @@ from tests.backends.order_commands import (
 )
 from tests.backends.order_machine import (
     KINDS,
-    PAUSE_US,
     QUEUES,
     Said,
     WriterAgainstModel,
@@ -360,7 +359,7 @@ class VerbsAgainstModel(WriterAgainstModel):
             left_us = row.held.expires_us - self.served_us
             # After a full disk it may be over for a while and not be ended yet.
             us = left_us - 1 if left_us > 1 else 1 if left_us == 1 else 100_000
-            self.pass_us(min(PAUSE_US, us))
+            self.pass_us(min(self.model.pause_us, us))
             self.say()
 
     @often(1, any_held)
