@@ -11,7 +11,7 @@ import structlog
 
 from taskdist.backends.journal import Journal
 from taskdist.backends.rows import BadRow
-from taskdist.backends.timetable import Timetable
+from taskdist.backends.timetable import TASKS_MAX, Timetable
 from taskdist.core import commands
 from taskdist.core.commands import Command, Found, Moment
 from taskdist.core.leases import LeaseTable
@@ -181,7 +181,7 @@ class Live:
             case commands.Forget():
                 return Found(tasks=self.timetable.forgettable(moment))
             case commands.Expire():
-                return Found(tasks=self.leases.due(moment.served_us))
+                return Found(tasks=self.leases.due(moment.served_us, TASKS_MAX))
             case commands.TakeBack():
                 held = map(self.leases.of_lease, asked.lease_ids)
                 return Found(tasks=[task for task in held if task])

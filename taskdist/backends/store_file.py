@@ -123,6 +123,8 @@ def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers:
             f"the store {path} has version {version}, made by a newer taskdist; "
             f"this one reads up to {SCHEMA_VERSION}"
         )
+    if not is_new and version < 1:
+        raise StoreUnusable(f"the store {path} is damaged: it does not say its version")
     if not is_new and connection.execute("SELECT count(*) FROM store").get != 1:
         raise StoreFailed(f"the store {path} is damaged: it does not say up to where it goes")
     connection.pragma("mmap_size", 0)

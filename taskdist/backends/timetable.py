@@ -64,6 +64,8 @@ class Timetable:
     def add(self, task: Task) -> None:
         """A task is as it is now: something may fall due for it earlier than for all others."""
         if task.state.is_final:
+            if task.sequence in self._aside:
+                return  # It is never forgotten, so it must not be in excess.
             self._kept[task.state] += 1
             finished_us = task.finished_at_us or 0
             kept_us = self._retention_us(are_dead=task.state is TaskState.DEAD)
@@ -78,7 +80,7 @@ class Timetable:
 
     def remove(self, task: Task) -> None:
         """A task is not any more as it was."""
-        if task.state.is_final:
+        if task.state.is_final and task.sequence not in self._aside:
             self._kept[task.state] -= 1
 
     @property

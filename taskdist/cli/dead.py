@@ -12,6 +12,7 @@ import typer
 from taskdist.cli.options import SERVER_DEFAULT, Json, Server
 from taskdist.cli.tasks import TaskId
 from taskdist.cli.typed import positive_s, states_of
+from taskdist.core.lifecycle import Event, states_before
 from taskdist.core.task import TaskState
 from taskdist.settings import PAGE_SIZE_MAX, SettingsError
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 dead = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 """The group, for the root to include."""
 
-REDRIVEN = (TaskState.DEAD, TaskState.CANCELLED)
-PURGED = (TaskState.DEAD, TaskState.CANCELLED, TaskState.SUCCEEDED)
+REDRIVABLE = states_before(Event.REDRIVE)
+PURGEABLE = states_before(Event.FORGET)
 
 MANY = "Which tasks, if none is named"
 
@@ -140,7 +141,7 @@ def redrive(
     from taskdist.cli import dead_verbs
 
     selection = _selection(
-        task_ids, states_of(state, REDRIVEN), tier, kind, queue, age, everything=all_
+        task_ids, states_of(state, REDRIVABLE), tier, kind, queue, age, everything=all_
     )
     work = dead_verbs.Bulk("redrive", "put back", yes=yes, json=json)
     work.run(server, selection)
@@ -181,7 +182,7 @@ def purge(
     from taskdist.cli import dead_verbs
 
     selection = _selection(
-        task_ids, states_of(state, PURGED), tier, kind, queue, age, everything=all_
+        task_ids, states_of(state, PURGEABLE), tier, kind, queue, age, everything=all_
     )
     work = dead_verbs.Bulk("purge", "remove", yes=yes, json=json)
     work.run(server, selection)

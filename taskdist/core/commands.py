@@ -165,6 +165,7 @@ class Redrive(Command[Placed]):
     """Put a dead or cancelled task back, as if new. Needs: the task, how much waits."""
 
     task_id: str
+    position_wanted: bool = True
 
 
 @value

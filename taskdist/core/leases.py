@@ -76,10 +76,10 @@ class LeaseTable:
         _drop(self._by_session, (lease.agent_id, lease.session), lease.lease_id)
         self._timetable.remove((self._entries.pop(lease.lease_id), lease.lease_id))
 
-    def due(self, now_us: int) -> list[Task]:
-        """The tasks whose lease's time is up, the earliest first."""
-        over = []
-        while self._timetable and self._timetable[0][0] <= now_us:
+    def due(self, now_us: int, count: int) -> list[Task]:
+        """The tasks whose lease's time is up, the earliest first, as many at most."""
+        over: list[tuple[int, str]] = []
+        while self._timetable and self._timetable[0][0] <= now_us and len(over) < count:
             _, lease_id = self._timetable[0]
             expires_us = self._expires_us(lease_id)
             if expires_us <= now_us:

@@ -52,9 +52,9 @@ TRANSITIONS: dict[tuple[TaskState | None, Event], tuple[TaskState | None, ...]] 
     (_S.LEASED, _E.CANCEL): (_S.CANCELLED,),
     (_S.DEAD, _E.REDRIVE): (_S.READY,),
     (_S.CANCELLED, _E.REDRIVE): (_S.READY,),
-    (_S.SUCCEEDED, _E.FORGET): (None,),
     (_S.DEAD, _E.FORGET): (None,),
     (_S.CANCELLED, _E.FORGET): (None,),
+    (_S.SUCCEEDED, _E.FORGET): (None,),
 }
 
 
@@ -74,6 +74,11 @@ def step(state: TaskState | None, event: Event, to: To) -> To:
     if to not in allowed:
         raise ValueError(f"{event} never leads from {state} to {to}")
     return to
+
+
+def states_before(event: Event) -> tuple[TaskState, ...]:
+    """The states in which this can happen to a task."""
+    return tuple(state for state, one in TRANSITIONS if one is event and state is not None)
 
 
 def diagram() -> str:

@@ -49,6 +49,9 @@ def _repeated(wish: Task, found: Found, fingerprint: bytes | None) -> Task:
     if earlier.content_hash != fingerprint:
         name = "idempotency_key" if found.of_key else f"task_id {wish.id}"
         raise TaskIdTaken(f"{name} belongs to a task of different content")
+    if wish.idempotency_key is not None and earlier.idempotency_key != wish.idempotency_key:
+        # It would not be kept, and a repeat by the key alone would be a second task.
+        raise TaskIdTaken(f"task_id {wish.id} belongs to a task without this idempotency_key")
     return earlier
 
 

@@ -25,12 +25,12 @@ class OperationsService(wire.OperationsBase):
 
     async def redrive(self, redrive_request: wire.RedriveRequest) -> wire.RedriveResponse:
         """Puts tasks back."""
-        operation = convert.operation(redrive_request, convert.REDRIVEN, _now_us())
-        return convert.redriven(*await self._operate("redriven", operation, commands.Redrive))
+        operation = convert.operation(redrive_request, convert.REDRIVABLE, _now_us())
+        return convert.redriven(*await self._operate("redriven", operation, _redrive))
 
     async def purge(self, purge_request: wire.PurgeRequest) -> wire.PurgeResponse:
         """Removes tasks."""
-        operation = convert.operation(purge_request, convert.PURGED, _now_us())
+        operation = convert.operation(purge_request, convert.PURGEABLE, _now_us())
         return convert.purged(*await self._operate("purged", operation, commands.Purge))
 
     async def _operate(
@@ -65,6 +65,10 @@ class OperationsService(wire.OperationsBase):
         return await self._backend.apply(
             commands.Several(tuple(map(command, task_ids)), atomic=atomic)
         )
+
+
+def _redrive(task_id: str) -> commands.Redrive:
+    return commands.Redrive(task_id, position_wanted=False)
 
 
 def _now_us() -> int:

@@ -6,6 +6,7 @@ As in `convert.py`, whatever is wrong with a request is found before anything is
 import re
 from collections.abc import Sequence
 
+from taskdist.core.lifecycle import Event, states_before
 from taskdist.core.queries import Selected, SelectFinished
 from taskdist.core.task import TaskState
 from taskdist.core.values import value
@@ -15,8 +16,8 @@ from taskdist.wire.checking import Faults
 from taskdist.wire.codec import fields, make
 from taskdist.wire.convert import core_state
 
-REDRIVEN = (TaskState.DEAD, TaskState.CANCELLED)
-PURGED = (TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED)
+REDRIVABLE = states_before(Event.REDRIVE)
+PURGEABLE = states_before(Event.FORGET)
 
 _CURSOR = re.compile(r"([0-2])\.(-1|[0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})")
 """The place of `SelectFinished.after`, and before when tasks had to end."""

@@ -122,7 +122,8 @@ class SubmitTaskRequest(betterproto.Message):
     """
     Of the client's making, 1 to 128 characters; no two tasks of a queue share one. Kept as long as
      the task. With it a submit may be repeated although the client keeps no task_id. What has to
-     agree is every field but task_id and this one.
+     agree is every field but task_id and this one. A task_id that is known without this key is
+     ALREADY_EXISTS, for the key would not be kept.
     """
 
 

@@ -133,7 +133,7 @@ async def test_p5_a_pause_that_cannot_be_is_a_failure_like_any_other(after_s: fl
 @pytest.mark.parametrize("returned", [None, "text"])
 async def test_p5_a_result_that_is_no_bytes_is_a_failure_like_any_other(returned: Any) -> None:
     async def careless(work: Work) -> bytes:
-        return returned  # type: ignore[no-any-return]
+        return returned  # type: ignore[no-any-return] # what no type checker has looked at
 
     async with stage() as played:
         played.agent(careless)
@@ -144,7 +144,7 @@ async def test_p5_a_result_that_is_no_bytes_is_a_failure_like_any_other(returned
 
 async def test_p5_a_pause_that_is_no_number_is_a_failure_like_any_other() -> None:
     async def fail(work: Work) -> bytes:
-        raise Retry("later", after_s=timedelta(seconds=5))  # type: ignore[arg-type]
+        raise Retry("later", after_s=timedelta(seconds=5))  # type: ignore[arg-type] # as above
 
     async with stage() as played:
         played.agent(fail)

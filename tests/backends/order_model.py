@@ -161,17 +161,13 @@ class Model:
         """A new task, or the one that this repeats."""
         of_id = self.find(wish.id) if wish.is_clients else None
         of_key = next(
-            (
-                r
-                for r in self.rows
-                if wish.key and (r.wish.queue, r.wish.key) == (wish.queue, wish.key)
-            ),
-            None,
+            (r for r in self.rows if wish.key and r.wish.has_key(wish.queue, wish.key)), None
         )
         first = of_key or of_id
         if first:
             is_two = of_id is not None and of_id is not first
-            if is_two or not first.wish.is_named or first.wish.content != wish.content:
+            is_other = not first.wish.is_named or first.wish.content != wish.content
+            if is_two or is_other or wish.key not in (None, first.wish.key):
                 return "TaskIdTaken"
             return self.placed(first)
         starts_us = self.wall_us + wish.delay_us if wish.delay_us else wish.not_before_us

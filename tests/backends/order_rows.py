@@ -51,6 +51,10 @@ class Wish:
         text = f"{self.tier} {self.est_us} {self.queue} {self.kind} {self.max_retries} ".encode()
         return (text * (self.data_bytes // len(text) + 1))[: self.data_bytes]
 
+    def has_key(self, queue: str, key: str) -> bool:
+        """Whether this is its key, in this queue."""
+        return (self.queue, self.key) == (queue, key)
+
     @property
     def content(self) -> "Wish":
         """What two submits must agree in to be the same."""

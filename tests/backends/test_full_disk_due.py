@@ -164,7 +164,7 @@ async def test_p7_a_full_disk_forgets_no_end_of_a_retention(kept: Rig) -> None:
             raise apsw.FullError
         flush()
 
-    journal.flush = full_at_the_end  # type: ignore[method-assign]
+    journal.flush = full_at_the_end  # type: ignore[method-assign] # of this one alone
     await kept.pass_s(5)
     assert not fails
     with pytest.raises(TaskNotFound):

@@ -243,3 +243,13 @@ async def test_p7_a_redrive_may_not_open_one_lane_too_many(rig: Rig) -> None:
     await rig.apply(several(*(submit(kind=f"kind-{number}") for number in range(1_000))))
     with pytest.raises(Exhausted, match="1000"):
         await rig.apply(Redrive(cancelled))
+
+
+async def test_p1_a_known_id_does_not_take_a_new_key(rig: Rig) -> None:
+    """It would not be kept: a repeat by the key alone would be a second task."""
+    task_id = fresh_id()
+    await rig.submit(task_id=task_id)
+    with pytest.raises(TaskIdTaken, match="without this idempotency_key"):
+        await rig.submit(task_id=task_id, idempotency_key="k")
+    assert await rig.submit(task_id=task_id) == task_id
+    assert await rig.submit(idempotency_key="k") != task_id

@@ -60,7 +60,7 @@ class LeasesAgainstDict(RuleBasedStateMachine):
     def look_at_what_is_due(self, ends: bool) -> None:
         """A lease that was told of and not ended is told of again, a microsecond later."""
         due = [task for task in self.dict.values() if expires_us(task) <= self.now_us]
-        found = self.table.due(self.now_us)
+        found = self.table.due(self.now_us, 1_000)
         assert [expires_us(task) for task in found] == sorted(map(expires_us, due))
         assert {task.id for task in found} == {task.id for task in due}
         for task in found if ends else ():
@@ -102,7 +102,7 @@ def test_what_ended_is_found_no_more() -> None:
     assert table.of_lease("lease-1") is None
     assert table.of_task(task.id) is None
     assert table.of_agent("agent-1") == []
-    assert table.due(10**18) == []
+    assert table.due(10**18, 1_000) == []
     assert table.next_due_us() is None
 
 
@@ -111,5 +111,13 @@ def test_a_lease_that_was_extended_is_looked_at_when_it_ends_and_not_before() ->
     table.put(leased(held=lease(expires_us=10)))
     table.put(leased(held=lease(expires_us=30)))
     assert table.next_due_us() == 10, "a heartbeat costs nothing"
-    assert table.due(10) == []
+    assert table.due(10, 1_000) == []
     assert table.next_due_us() == 30
+
+
+def test_p7_as_many_end_at_once_as_may_and_the_rest_right_after() -> None:
+    table = LeaseTable()
+    for number in range(1, 6):
+        table.put(leased(number, held=lease(f"lease-{number}", expires_us=number)))
+    assert [task.sequence for task in table.due(10, 3)] == [1, 2, 3]
+    assert table.next_due_us() == 4

@@ -18,7 +18,7 @@ TIERS = SETTINGS.tiers
 
 def settle(outcome: Outcome, **said: object) -> Settle:
     settle = Settle(task_id(1), "agent-1", "lease-1", outcome)
-    return replace(settle, **said)  # type: ignore[arg-type]
+    return replace(settle, **said)  # type: ignore[arg-type] # fields of any type
 
 
 def ended(

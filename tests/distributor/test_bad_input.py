@@ -274,7 +274,7 @@ async def test_a_filter_outside_the_pattern_is_refused(client: Client, field: st
 async def test_every_bad_field_of_a_list_is_named(client: Client) -> None:
     await submit(client)
     request = wire.ListTasksRequest(
-        states=[wire.TaskState.READY, wire.TaskState.UNSPECIFIED, 99],  # type: ignore[list-item]
+        states=[wire.TaskState.READY, wire.TaskState.UNSPECIFIED, 99],  # type: ignore[list-item] # of a newer one
         user_tier="a b",
         kind="a b",
         queue="a b",

@@ -147,7 +147,7 @@ class Agent:
             assert len(self._held) >= self._slots[0]
 
     def _beside(self, call: object) -> None:
-        self._under_way.add(asyncio.ensure_future(call))  # type: ignore[call-overload]
+        self._under_way.add(asyncio.ensure_future(call))  # type: ignore[call-overload] # any awaitable
 
 
 @pytest.mark.parametrize("seed", range(10))
