@@ -94,7 +94,7 @@ def _name(field: str) -> str:
 
 
 class Sourced(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged. An agent logs two lines a task at `info`."""
