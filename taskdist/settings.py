@@ -93,6 +93,14 @@ FRAME_BYTES_MAX = 256 * KIB
 """HTTP/2 frames that a client accepts. Each costs some 50 µs on either side, and the default of 16
 KiB, which a distributor stays with, makes 64 of a message with the largest data."""
 
+CLOSE_MAX_US = 5 * SECOND_US
+"""How long a closed connection waits for its peer to read what is left."""
+
+BACKLOG = 4_096
+"""Connections that wait to be accepted: Linux's own limit. When a distributor comes back, thousands
+of agents ask within the same second, and whom the kernel turns away asks again after one, three,
+seven."""
+
 LEASE_TOKEN_BYTES = 8
 """Random bytes in a lease_id: it cannot be guessed, and is none of an earlier store's."""
 
@@ -222,6 +230,38 @@ class DistributorSettings(Sourced):
 
     watches_max: int = Field(10_000, ge=1)
     """WatchTask streams open at once; each takes a few KiB."""
+
+    connections_per_address_max: int = Field(20_000, ge=1)
+    """Connections from one IP address: 10,000 agents behind one gateway. Each takes some 50 KiB."""
+
+    streams_per_connection_max: int = Field(100, ge=1, le=10_000)
+    """Calls at once on one connection: HTTP/2's least recommended, and what grpclib expects."""
+
+    header_bytes_max: int = Field(16 * KIB, ge=KIB, le=64 * KIB)
+    """A call's headers, compressed: what h2 decodes in a millisecond. grpc's own limit is 8 KiB."""
+
+    resets_per_second_max: int = Field(2_000, ge=1)
+    """Calls of one connection that are cancelled or broken off: more than a client of ours can, and
+    no tenth of what a flood is. Each costs 0.2 ms."""
+
+    control_frames_per_second_max: int = Field(1_000, ge=10)
+    """PING, SETTINGS, PRIORITY, empty DATA and unknown frames of one connection: honest peers send
+    a few in a second."""
+
+    handshake_us: Duration = Field(10 * SECOND_US, ge=SECOND_US)
+    """How long a connection may take until it speaks HTTP/2."""
+
+    keepalive_us: Duration = Field(20 * SECOND_US, ge=SECOND_US)
+    """A peer is asked so often whether it is there …"""
+
+    keepalive_timeout_us: Duration = Field(10 * SECOND_US, ge=SECOND_US)
+    """… and has so long to answer: a frozen or vanished one is noticed within half a minute."""
+
+    idle_connection_us: Duration = Field(3_600 * SECOND_US, ge=SECOND_US)
+    """A connection without a call for so long, or twice that, is closed: its owner forgot it."""
+
+    message_us: Duration = Field(60 * SECOND_US, ge=SECOND_US)
+    """How long a message may take, from its first byte to its last: 4 MiB at 600 kbit/s."""
 
     inbox_bytes_max: int = Field(64 * MIB, ge=MESSAGE_BYTES_MAX)
     """Requests that wait for the writer. At a disk's worst second this is what piles up."""

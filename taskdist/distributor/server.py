@@ -22,7 +22,13 @@ from taskdist.distributor.operations import OperationsService
 from taskdist.distributor.service import TaskDistributorService
 from taskdist.distributor.transport import Server, listening_socket
 from taskdist.distributor.watches import Watches
-from taskdist.settings import ATTEMPTS_KEPT_MAX, SECOND_US, DistributorSettings, SettingsError
+from taskdist.settings import (
+    ATTEMPTS_KEPT_MAX,
+    BACKLOG,
+    SECOND_US,
+    DistributorSettings,
+    SettingsError,
+)
 from taskdist.signals import Signals
 from taskdist.wire.codec import descriptor_pool
 
@@ -49,7 +55,7 @@ class Distributor:
         health = Health({OVERALL: [self._status], **{one: [self._status] for one in served}})
         services = [*served, health]
         services = ServerReflection.extend(services, pool=descriptor_pool())
-        self.server = Server(services)
+        self.server = Server(services, settings)
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
@@ -64,7 +70,7 @@ class Distributor:
 
     async def listen(self, sock: socket.socket) -> None:
         """Serves on a bound socket."""
-        await self.server.start(sock=sock)
+        await self.server.start(sock=sock, backlog=BACKLOG)
 
     async def stop(self, grace_s: float) -> None:
         """Answers long-polls, lets calls under way end, closes connections and the store."""

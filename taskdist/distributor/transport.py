@@ -1,7 +1,7 @@
 """grpclib's server, hardened: what it lacks is added here, each part with the reason.
 
-What touches the private parts of grpclib's server is in this file; `wire/http2.py` has those that
-both sides share. It knows nothing of tasks; expected
+What touches the private parts of grpclib's server is in this file and, below the calls, in
+`peers.py`; `wire/http2.py` has those that both sides share. It knows nothing of tasks; expected
 errors become statuses here, so that no method has to.
 """
 
@@ -9,10 +9,13 @@ import asyncio
 import socket
 import struct
 import weakref
+from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from grpclib import const
+from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError
@@ -21,11 +24,9 @@ from grpclib.server import Server as GrpclibServer
 from grpclib.server import Stream
 
 from taskdist.core.errors import BadField, Refused, TooLarge
-from taskdist.settings import (
-    MESSAGE_BYTES_MAX,
-)
+from taskdist.distributor.peers import PeerProtocol
+from taskdist.settings import MESSAGE_BYTES_MAX, SECOND_US, DistributorSettings
 from taskdist.wire.codec import Codec, windows
-from taskdist.wire.http2 import GatheringProtocol
 from taskdist.wire.statuses import to_status
 
 AnyStream = Stream[Any, Any]
@@ -38,9 +39,16 @@ _PREFIX = struct.Struct(">?I")
 
 
 class Server(GrpclibServer):
-    """A gRPC server for these services, with our codec, that can be drained."""
+    """A gRPC server for these services, with our codec, hardened, that can be drained.
 
-    def __init__(self, services: Collection[Any]) -> None:
+    Args:
+        services: what is served.
+        settings: what peers may do.
+    """
+
+    def __init__(self, services: Collection[Any], settings: DistributorSettings) -> None:
+        self._settings = settings
+        self._connections: Counter[str] = Counter()
         self._ours: set[asyncio.Task[Any]] = set()
         """The calls under way of our own service. Health and reflection end with the connection."""
         super().__init__(
@@ -48,16 +56,18 @@ class Server(GrpclibServer):
             codec=Codec(),
             # Given a codec, grpclib sends no error details unless told how.
             status_details_codec=ProtoStatusDetailsCodec(),
-            config=windows(),
+            config=_keeping_alive(settings),
         )
+        message_s = settings.message_us / SECOND_US
         self._mapping = {
-            path: _guarded(handler, self._ours if path.startswith(OUR_PATHS) else None)
+            path: _guarded(handler, self._ours if path.startswith(OUR_PATHS) else None, message_s)
             for path, handler in self._mapping.items()
         }
         self._protocols: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
 
     def _protocol_factory(self) -> H2Protocol:
-        protocol = GatheringProtocol(super()._protocol_factory())
+        plain = super()._protocol_factory()
+        protocol = PeerProtocol(plain, self._settings, self._connections)
         self._protocols.add(protocol)
         return protocol
 
@@ -136,15 +146,32 @@ def is_gone(stream: AnyStream) -> bool:
     return stream._stream._transport.is_closing()
 
 
-def _guarded(handler: const.Handler, under_way: set[asyncio.Task[Any]] | None) -> const.Handler:
-    """The same method with expected errors as statuses, and messages read with a limit.
+def _keeping_alive(settings: DistributorSettings) -> Configuration:
+    """grpclib asks its peers after two hours whether they are there, and only during a call."""
+    return replace(
+        windows(),
+        _keepalive_time=settings.keepalive_us / SECOND_US,
+        _keepalive_timeout=settings.keepalive_timeout_us / SECOND_US,
+        _keepalive_permit_without_calls=True,
+        _http2_max_pings_without_data=0,  # as many as need be
+        # Longer than none, or grpclib would take it for a mistake.
+        _http2_min_sent_ping_interval_without_data=1e-6,
+    )
+
+
+def _guarded(
+    handler: const.Handler, under_way: set[asyncio.Task[Any]] | None, message_s: float
+) -> const.Handler:
+    """The same method with expected errors as statuses, and messages within their limits.
 
     While it runs its task is in `under_way`.
     """
 
     async def call(stream: AnyStream) -> None:
-        # The instance's own, so that generated handlers call it as well.
-        vars(stream)["recv_message"] = lambda: _receive(stream)
+        messages = _Messages(stream, message_s)
+        # The instance's own, so that generated handlers call them as well.
+        vars(stream)["recv_message"] = messages.receive
+        vars(stream)["send_message"] = messages.send
         task = asyncio.current_task()
         if under_way is not None and task is not None:
             under_way.add(task)
@@ -157,35 +184,80 @@ def _guarded(handler: const.Handler, under_way: set[asyncio.Task[Any]] | None) -
     return handler._replace(func=call)
 
 
-async def _receive(stream: AnyStream) -> Any:
-    """The next message; None at the end of a stream of requests.
+class _Messages:
+    """The messages of one call, within their limits.
 
-    grpclib buffers whatever length is claimed (its issue #195), answers a compressed message with
-    UNKNOWN and a traceback, and hands None to a method whose caller sent no message at all.
+    grpclib buffers whatever length is claimed (its issue #195), waits for the rest as long as it
+    takes, answers a compressed message with UNKNOWN and a traceback, and hands None to a method
+    whose caller sent no message at all.
+
+    Args:
+        stream: the call.
+        limit_s: how long a message may take.
     """
-    prefix = await _read(stream, _PREFIX.size)
-    if not prefix:
-        if stream._cardinality.client_streaming:
-            return None
-        raise GRPCError(Status.INVALID_ARGUMENT, "the call was closed without a message")
-    compressed, length = _PREFIX.unpack(prefix)
-    if compressed:
-        raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not supported")
-    if length > MESSAGE_BYTES_MAX:
-        text = f"a message of {length} bytes; allowed: at most {MESSAGE_BYTES_MAX}"
-        raise TooLarge([BadField("request", text)])
-    data = await _read(stream, length)
-    if len(data) < length:
-        raise _cut_short()
-    return stream._codec.decode(data, stream._recv_type)
 
+    def __init__(self, stream: AnyStream, limit_s: float) -> None:
+        self._stream = stream
+        self._send = stream.send_message
+        self._limit_s = limit_s
+        self._read_bytes = 0
 
-async def _read(stream: AnyStream, size: int) -> bytes:
-    """So many bytes, or none at the end of the stream."""
-    try:
-        return await stream._stream.recv_data(size)
-    except AssertionError:  # grpclib's way to say that some came, but fewer
-        raise _cut_short() from None
+    async def send(self, message: Any, **options: Any) -> None:
+        """Sends one.
+
+        Raises:
+            GRPCError: DEADLINE_EXCEEDED, the peer does not read it.
+        """
+        try:
+            async with asyncio.timeout(self._limit_s):
+                await self._send(message, **options)
+        except TimeoutError:
+            raise self._too_slow("not read") from None
+
+    async def receive(self) -> Any:
+        """The next message; None at the end of a stream of requests.
+
+        Raises:
+            GRPCError: it is none, or does not come.
+            TooLarge: its claimed length is over the limit.
+        """
+        is_one_of_many = self._stream._cardinality.client_streaming  # These may come any time.
+        prefix = await self._read(_PREFIX.size, is_urgent=not is_one_of_many)
+        if not prefix:
+            if is_one_of_many:
+                return None
+            raise GRPCError(Status.INVALID_ARGUMENT, "the call was closed without a message")
+        compressed, length = _PREFIX.unpack(prefix)
+        if compressed:
+            raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not supported")
+        if length > MESSAGE_BYTES_MAX:
+            text = f"a message of {length} bytes; allowed: at most {MESSAGE_BYTES_MAX}"
+            raise TooLarge([BadField("request", text)])
+        data = await self._read(length, is_urgent=True)
+        if len(data) < length:
+            raise _cut_short()
+        return self._stream._codec.decode(data, self._stream._recv_type)
+
+    async def _read(self, size: int, *, is_urgent: bool) -> bytes:
+        """So many bytes, or none at the end of the stream."""
+        http2 = self._stream._stream
+        self._read_bytes += size
+        # Mostly it is here, and a timer would cost more than to read it.
+        is_here = http2.data_received >= self._read_bytes
+        limit_s = None if is_here or not is_urgent else self._limit_s
+        try:
+            if limit_s is None:
+                return await http2.recv_data(size)
+            async with asyncio.timeout(limit_s):
+                return await http2.recv_data(size)
+        except TimeoutError:
+            raise self._too_slow("not sent") from None
+        except AssertionError:  # grpclib's way to say that some came, but fewer
+            raise _cut_short() from None
+
+    def _too_slow(self, what: str) -> GRPCError:
+        text = f"a message was {what} within {self._limit_s:g} s"
+        return GRPCError(Status.DEADLINE_EXCEEDED, text)
 
 
 def _cut_short() -> GRPCError:

@@ -7,6 +7,8 @@ import hyperframe.frame
 from grpclib.protocol import H2Protocol
 from h2.settings import SettingCodes
 
+from taskdist.settings import CLOSE_MAX_US, SECOND_US
+
 PARTS_MAX = 12
 """What is gathered at most: four calls. With all calls of a long turn in one write, either side
 would only begin when the other is done."""
@@ -62,9 +64,11 @@ class GatheringTransport:
             self._flush()
 
     def close(self) -> None:
-        """Writes what is left, then closes."""
+        """Writes what is left, then closes; a peer that does not read is not waited for long."""
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(CLOSE_MAX_US / SECOND_US, self._transport.abort)
 
     def __getattr__(self, name: str) -> Any:
         """All else is the transport's own."""

@@ -28,7 +28,7 @@ from tests.support.clocks import loop_clock
 class _End(asyncio.Transport):
     """One end of a connection. Closing it is what a closed TCP connection is to either side."""
 
-    def __init__(self, protocol: H2Protocol) -> None:
+    def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
@@ -45,12 +45,26 @@ class _End(asyncio.Transport):
             self._loop.call_soon(self._protocol.connection_lost, None)
             self._loop.call_soon(self.peer.close)
 
+    def abort(self) -> None:
+        self.close()
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self._closing
 
     def _receive(self, data: bytes) -> None:
         if not self._closing:
             self._protocol.data_received(data)
+
+
+def join(near: asyncio.Protocol, far: asyncio.Protocol) -> None:
+    """Connects two protocols with each other."""
+    near_end, far_end = _End(near), _End(far)
+    near_end.peer, far_end.peer = far_end, near_end
+    near.connection_made(near_end)
+    far.connection_made(far_end)
 
 
 class MemoryChannel(GatheringChannel):
@@ -64,10 +78,7 @@ class MemoryChannel(GatheringChannel):
 
     async def _create_connection(self) -> H2Protocol:
         near, far = self._protocol_factory(), self._to._protocol_factory()
-        near_end, far_end = _End(near), _End(far)
-        near_end.peer, far_end.peer = far_end, near_end
-        near.connection_made(near_end)
-        far.connection_made(far_end)
+        join(near, far)
         return near
 
 

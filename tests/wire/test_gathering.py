@@ -26,6 +26,9 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closed_after = len(self.writes)
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self.closed_after is not None
 
