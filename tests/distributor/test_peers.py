@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from taskdist.client import Client
 from taskdist.distributor.server import Distributor
 from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.wire.messages import WorkHello, WorkRequest
 from tests.support.channel import connect, distributor_channel, join
 
 pytestmark = pytest.mark.virtual_time
@@ -306,6 +307,20 @@ async def test_a_reply_has_to_be_read_within_a_minute() -> None:
         await asyncio.sleep(61)
         assert peer.status(stream_id) == "4"
         await client.ping()
+
+
+async def test_an_agent_that_does_not_read_its_leases_does_not_keep_them() -> None:
+    async with peer_of(limits(lease_us=600 * SECOND_US), window=0) as (peer, client, _):
+        hello = bytes(WorkRequest(hello=WorkHello(agent_id="deaf", session="s", slots=1)))
+        stream_id = peer.call("Work", struct.pack(">?I", False, len(hello)) + hello)
+        task = await client.submit(user_tier="paid", est_processing_time_s=1)
+        await asyncio.sleep(59)
+        assert peer.status(stream_id) is None
+        await asyncio.sleep(2)
+        assert peer.status(stream_id) == "4"
+        work = await client.fetch(agent_id="honest", session="t")
+        assert work is not None
+        assert work.task_id == task.task_id
 
 
 async def test_an_address_has_so_many_connections_and_no_more() -> None:
