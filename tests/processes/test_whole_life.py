@@ -41,7 +41,7 @@ async def test_what_was_to_come_later_comes_although_the_distributor_was_killed(
     began = agent.wait_for("task started", task_id=delayed.task_id)
     again = agent.wait_for("task started", task_id=failed.task_id)
     agent.wait_for("task succeeded", task_id=failed.task_id)
-    assert due_at <= when(began) < due_at + SECOND + SECOND  # some of it to notice that it is back
+    assert due_at <= when(began)  # How soon after it, tests with a clock of their own say.
     assert when(again) - failed_at > 2.5 * SECOND
     async with Client(serving.address) as client:
         repeated = await client.submit(**said, idempotency_key="order-1")
