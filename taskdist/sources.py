@@ -88,7 +88,7 @@ Address = Annotated[str, AfterValidator(check_address)]
 """host:port."""
 
 
-def _name(field: str) -> str:
+def name_of(field: str) -> str:
     """What users call a setting: `lease_us` is `lease`."""
     return field.removesuffix("_us")
 
@@ -111,7 +111,7 @@ class Sourced(BaseModel):
         Raises:
             SettingsError: a value is bad, the file cannot be read, or it names an unknown setting.
         """
-        known = {_name(field): field for field in cls.model_fields}
+        known = {name_of(field): field for field in cls.model_fields}
         values: dict[str, Any] = {}
         places: dict[str, str] = {}
         for name, value in _read_file(config).items():
@@ -139,7 +139,7 @@ class Sourced(BaseModel):
 
 def _all_names() -> set[str]:
     """What users may call a setting of any command."""
-    return {_name(field) for cls in Sourced.__subclasses__() for field in cls.model_fields}
+    return {name_of(field) for cls in Sourced.__subclasses__() for field in cls.model_fields}
 
 
 def _read_file(config: Path | None) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _one_line(error: ValidationError, places: Mapping[str, str]) -> str:
     reasons = []
     for fault in error.errors():
         field = str(fault["loc"][0]) if fault["loc"] else "settings"
-        reasons.append(f"{places.get(field, _name(field))}: {_reason(field, fault)}")
+        reasons.append(f"{places.get(field, name_of(field))}: {_reason(field, fault)}")
     return "; ".join(reasons)
 
 

@@ -67,8 +67,8 @@ def agent(
     SIGTERM or Ctrl-C drains it: no new tasks, running ones are finished, and handed back to the
     distributor after --drain-timeout. A second one hands them back at once.
 
-    Every setting is also an environment variable, such as TASKDIST_SLOTS=4, and a line of --config.
-    Durations are 90s, 15m, 2h, or bare seconds.
+    Every setting is also an environment variable, such as TASKDIST_SLOTS=4, and a line of --config;
+    docs/settings.md has all of them. Durations are 90s, 15m, 2h, or bare seconds.
 
     Example: taskdist agent gpu-1 --slots 4 --failure-rate 0
     """

@@ -54,7 +54,8 @@ def serve(
     stops it at once, which loses nothing either.
 
     Every setting is also an environment variable, such as TASKDIST_LEASE=1m, and a line of
-    --config. Durations are 90s, 15m, 2h, or bare seconds.
+    --config; docs/settings.md has all of them, limits and retention included. Durations are 90s,
+    15m, 2h, or bare seconds.
 
     Example: taskdist serve --store sqlite:/var/lib/taskdist/tasks.db --lease 1m
     """
