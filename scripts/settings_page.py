@@ -23,7 +23,10 @@ HEAD = (
 
 TABLE = "| setting | default | allowed | what it is |\n|---|---|---|---|\n"
 
-SECTIONS: Mapping[str, type[Sourced]] = {"taskdist serve": DistributorSettings, "taskdist agent": AgentSettings}
+SECTIONS: Mapping[str, type[Sourced]] = {
+    "taskdist serve": DistributorSettings,
+    "taskdist agent": AgentSettings,
+}
 
 UNITS_US = {"d": 86_400 * SECOND_US, "h": 3_600 * SECOND_US, "m": 60 * SECOND_US, "s": SECOND_US}
 UNITS_BYTES = {"GiB": GIB, "MiB": MIB, "KiB": KIB}
