@@ -11,7 +11,7 @@ from taskdist.cli import exits, output
 from taskdist.client import Client
 from taskdist.core.errors import BadField, InvalidFields, TaskNotFound, Unavailable
 from taskdist.core.task import TaskState
-from taskdist.reports import PastAttempt, TaskReport
+from taskdist.reports import PastAttempt, Submitted, TaskReport
 from taskdist.settings import ID_ENDING_LENGTH_MIN, SettingsError, check_address
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ async def submit(
     if wait:
         first = _progress(submitted.task_id, submitted.state, position, 0)
         output.narrate(first)
-        return await _wait(client, submitted.task_id, timeout_s, first, json=json)
+        return await _wait(client, submitted, timeout_s, first, json=json)
     if json:
         output.as_json(
             {
@@ -92,13 +92,16 @@ async def submit(
 
 
 async def _wait(
-    client: Client, task_id: str, timeout_s: float | None, told: str, *, json: bool
+    client: Client, submitted: Submitted, timeout_s: float | None, told: str, *, json: bool
 ) -> int:
+    task_id, states = submitted.task_id, [submitted.state]
     try:
         async with asyncio.timeout(timeout_s):
-            task = await _watch_to_the_end(client, task_id, told)
+            task = await _watch_to_the_end(client, task_id, told, states)
     except TimeoutError:
         output.narrate(f"not finished within {output.seconds(timeout_s or 0)}; it goes on")
+        if json:
+            output.as_json({"id": task_id, "state": str(states[-1]), "error": None})
         return exits.WAIT_TIMED_OUT
     if json:
         succeeded = task.state is TaskState.SUCCEEDED
@@ -115,8 +118,13 @@ async def _wait(
     return ends.get(task.state, exits.OK)
 
 
-async def _watch_to_the_end(client: Client, task_id: str, told: str) -> TaskReport:
-    """Follows a task, also over restarts of the distributor; `told` was said of it last."""
+async def _watch_to_the_end(
+    client: Client, task_id: str, told: str, states: list[TaskState]
+) -> TaskReport:
+    """Follows a task, also over restarts of the distributor; `told` was said of it last.
+
+    Each state it is seen in is added to `states`, for those who stop waiting.
+    """
     lost = False
     while True:
         try:
@@ -127,6 +135,7 @@ async def _watch_to_the_end(client: Client, task_id: str, told: str) -> TaskRepo
                 if line != told:
                     output.narrate(line)
                 told = line
+                states.append(task.state)
             if task is not None and task.state.is_final:
                 return task
         except Unavailable as reason:

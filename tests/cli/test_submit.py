@@ -164,6 +164,13 @@ def test_wait_exits_7_when_the_task_is_cancelled(taskdist: CommandLine, server: 
     assert (ended.code, ended.out) == (7, b"")
 
 
+def test_who_stops_waiting_is_told_the_state_as_json(taskdist: CommandLine) -> None:
+    flags = ("--wait", "--timeout", "0.1", "--json")
+    ended = taskdist("submit", "--queue", "slow-json", *flags)
+    told = json.loads(ended.out)
+    assert (ended.code, told) == (6, {"id": told["id"], "state": "ready", "error": None})
+
+
 def test_wait_exits_6_when_its_time_is_over_and_the_task_goes_on(taskdist: CommandLine) -> None:
     ended = taskdist("submit", "--queue", "slow", "--wait", "--timeout", "0.1")
     assert (ended.code, ended.out) == (6, b"")
