@@ -216,6 +216,8 @@ class PeerProtocol(GatheringProtocol):
                 self.processor.process(event)
         except ProtocolError as error:
             self._cut(str(error))
+        except UnicodeDecodeError:  # h2 lets it through.
+            self._cut("headers that are not ASCII")
         if not self.connection.is_closing():
             self.connection.flush()
 

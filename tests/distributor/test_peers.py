@@ -4,15 +4,18 @@ The peer here speaks raw HTTP/2 to a whole distributor in memory, on a virtual c
 """
 
 import asyncio
+import random
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, TrailersReceived
 from h2.settings import SettingCodes
+from hpack import Encoder
 from structlog.testing import capture_logs
 
 from taskdist.client import Client
@@ -60,6 +63,9 @@ class Peer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set_result(None)
+
+    def close(self) -> None:
+        self._transport.close()
 
     def speak(self) -> None:
         """Says that it speaks HTTP/2."""
@@ -237,6 +243,67 @@ async def test_a_request_without_what_it_must_have(lacking: str) -> None:
             await asyncio.wait_for(peer.closed, 1)
         assert [line["reason"] for line in lines] == ["a request without :method or :path"]
         await client.ping()
+
+
+NAMES = [
+    b":method",
+    b":path",
+    b":scheme",
+    b"te",
+    b"content-type",
+    b"grpc-timeout",
+    b"x-bin",
+    b"\xff",
+]
+VALUES = [b"POST", (SERVICE + "Ping").encode(), b"http", b"trailers", b"application/grpc", b"1S"]
+STRANGE = [b"", b"@@", b"\xff\x00", b"application/grpc+json", b"GET", b"99999999999H"]
+
+
+def nonsense(chance: random.Random) -> bytes:
+    """Frames of every sort, most of them well-formed, few of them sensible."""
+    sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4)
+    for _ in range(chance.randint(1, 8)):
+        stream_id = chance.choice([0, 1, 1, 1, 2, 3, 5, 2**31 - 1])
+        headers = list(zip(NAMES, VALUES, strict=False)) if chance.random() < 0.6 else []
+        headers += [
+            (chance.choice(NAMES), chance.choice(VALUES + STRANGE))
+            for _ in range(chance.randint(0, 4))
+        ]
+        sent += chance.choice(
+            [
+                frame(
+                    chance.randint(0, 12),
+                    chance.randbytes(chance.randint(0, 40)),
+                    flags=chance.choice([0, 1, 4, 5, 8, 32, 255]),
+                    stream_id=stream_id,
+                ),
+                frame(1, Encoder().encode(headers), flags=chance.choice([4, 5]), stream_id=1),
+                frame(0, EMPTY_MESSAGE, flags=chance.choice([0, 1]), stream_id=stream_id),
+                frame(RST_STREAM, bytes(4), stream_id=stream_id),
+            ]
+        )
+    return sent
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_nonsense_is_no_error_of_ours(seed: int) -> None:
+    """Whatever 200 connections send, nothing of them is left, and others are served."""
+    chance = random.Random(seed)
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with distributor_channel() as (client, distributor):
+        for _ in range(200):
+            peer = new_peer(distributor)
+            peer.is_frozen = True
+            sent = nonsense(chance)
+            middle = chance.randrange(len(sent))
+            peer.send(sent[:middle])
+            peer.send(sent[middle:])
+            await asyncio.sleep(0.001)
+            peer.close()
+        await client.ping()
+        assert distributor.server._connections == {"": 1}
+    assert errors == []
 
 
 async def test_what_is_not_http2_is_cut_at_once() -> None:
