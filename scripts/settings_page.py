@@ -37,9 +37,7 @@ def page() -> str:
     reasons = dict(_reasons())
     parts = [HEAD]
     for title, settings in SECTIONS.items():
-        parts.append(
-            f"\n## {title}\n\n| setting | default | allowed | what it is |\n|---|---|---|---|\n"
-        )
+        parts.append(f"\n## {title}\n\n{TABLE}")
         for field, about in settings.model_fields.items():
             owner = settings if field in settings.__annotations__ else Sourced
             reason = reasons[owner.__name__, field]
@@ -75,7 +73,8 @@ def _shown(field: str, value: object) -> str:
     if field.endswith("_us"):
         return _in_largest(value, UNITS_US, "") or f"{value / SECOND_US:g}s"
     if "bytes" in field:
-        return f"{value} ({_in_largest(value, UNITS_BYTES, ' ')})"
+        words = _in_largest(value, UNITS_BYTES, " ")
+        return f"{value} ({words})" if words else str(value)
     return str(value)
 
 

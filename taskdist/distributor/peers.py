@@ -6,15 +6,17 @@ contents: `transport.py` does, and makes one `PeerProtocol` per connection.
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from typing import cast
 
 import structlog
-from grpclib.protocol import EventsProcessor, H2Protocol, Stream
+from grpclib.protocol import Buffer, EventsProcessor, H2Protocol, Stream, UnackedData
+from grpclib.server import Handler
 from h2 import events
 from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
+from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
 from hyperframe.frame import (
@@ -36,6 +38,13 @@ log = structlog.get_logger()
 REQUIRED_HEADERS = {":method", ":path"}
 """What grpclib reads of each request without a look whether it is there."""
 
+FRAMES_PER_TURN = 128
+"""After so many a peer's frames wait for the event loop's next turn. asyncio reads 256 KiB at once;
+that may be 26,000 frames of a byte each, a second in which nobody else is served."""
+
+JOINED_BYTES_MAX = 1_024
+"""Pieces of a message are joined up to this size: each by itself takes 200 bytes of memory."""
+
 
 class Flood(ProtocolError):
     """A peer sends too much of what costs it nothing. Its connection ends."""
@@ -44,16 +53,19 @@ class Flood(ProtocolError):
 
 
 class Rate:
-    """So many in a second, and no more.
+    """So many in a second in the long run, and a few more at once (a token bucket).
 
     Args:
         name: what is counted.
         per_second: the limit.
+        at_once: so many may come before the limit tells; a second's worth unless given.
     """
 
-    def __init__(self, name: str, per_second: int) -> None:
+    def __init__(self, name: str, per_second: int, at_once: int | None = None) -> None:
         self._name = name
-        self._per_second = self._left = per_second
+        self._per_second = per_second
+        self._at_once = at_once or per_second
+        self._left: float = self._at_once
         self._since_s = time.monotonic()
 
     def spend(self) -> None:
@@ -66,9 +78,11 @@ class Rate:
         if self._left < 0:
             # Only now, since a look at the clock costs more than all the rest.
             now_s = time.monotonic()
-            if now_s - self._since_s < 1:
+            self._left += (now_s - self._since_s) * self._per_second
+            self._left = min(self._left, self._at_once)
+            self._since_s = now_s
+            if self._left < 0:
                 raise Flood(f"more than {self._per_second} {self._name} in a second")
-            self._since_s, self._left = now_s, self._per_second
 
 
 class Frames(FrameBuffer):
@@ -78,31 +92,53 @@ class Frames(FrameBuffer):
       which grpclib knows nothing and drops the connection.
     - Floods end the connection: rapid reset (CVE-2023-44487), and PING, SETTINGS, empty DATA,
       PRIORITY, unknown frames (CVE-2019-9512 to 9518).
+    - A frame that is too long is refused at its length: h2 waits for all of its 16 MiB.
     - A block of headers has a limit: h2 joins 64 frames of it, and to decode them takes seconds.
+    - A turn has a limit, so that who sends very many is not the only one who is served.
+
+    Args:
+        header_bytes_max: the limit of a block of headers.
+        resets: counts the streams that the peer resets.
+        useless: counts what costs the peer nothing and brings it nothing.
     """
 
-    def __init__(self, settings: DistributorSettings, resets: Rate) -> None:
+    def __init__(self, header_bytes_max: int, resets: Rate, useless: Rate) -> None:
         super().__init__(server=True)
-        self._header_bytes_max = settings.header_bytes_max
+        self.is_held = False
+        """Whether the turn ended before the frames did."""
+        self._left_in_turn = 0
+        self._header_bytes_max = header_bytes_max
         self._header_bytes = 0
         self._resets = resets
-        self._control = Rate("frames without a use", settings.control_frames_per_second_max)
+        self._useless = useless
+
+    def __iter__(self) -> "Frames":
+        """Begins a turn."""
+        self.is_held = False
+        self._left_in_turn = FRAMES_PER_TURN
+        return self
 
     def __next__(self) -> Frame:
-        """The next frame that is whole and of use."""
+        """The next frame of this turn that is whole and of use."""
         while True:
+            if not self._left_in_turn:
+                self.is_held = True
+                raise StopIteration
+            self._left_in_turn -= 1
+            if int.from_bytes(self._data[:3]) > self.max_frame_size and len(self._data) >= 3:
+                raise FrameTooLargeError(f"a frame of more than {self.max_frame_size} bytes")
             frame = super().__next__()
             sort = type(frame)
             if sort is HeadersFrame or sort is WindowUpdateFrame:
                 return frame
-            if sort is DataFrame:
-                if not frame.body_len and "END_STREAM" not in frame.flags:
-                    self._control.spend()
+            if isinstance(frame, DataFrame):
+                if not frame.data and "END_STREAM" not in frame.flags:  # however padded
+                    self._useless.spend()
                 return frame
             if sort is RstStreamFrame:
                 self._resets.spend()
                 return frame
-            self._control.spend()
+            self._useless.spend()
             if sort is not ExtensionFrame:
                 return frame
 
@@ -116,17 +152,36 @@ class Frames(FrameBuffer):
         return super()._update_header_buffer(f)
 
 
+class Pieces(Buffer):
+    """What has come of a stream and was not read yet.
+
+    grpclib keeps each piece by itself, 200 bytes for one of them, and takes one of no bytes at all
+    for the stream's end.
+    """
+
+    def add(self, data: bytes, window_bytes: int) -> None:
+        """One more, and what it took of the flow control window."""
+        if not window_bytes:
+            return
+        waiting: deque[UnackedData] = self._unacked._queue  # type: ignore[attr-defined] # asyncio's
+        if waiting and waiting[-1].data_size + len(data) <= JOINED_BYTES_MAX:
+            data = waiting[-1].data + data
+            waiting[-1] = UnackedData(data, len(data), waiting[-1].ack_size + window_bytes)
+        else:
+            super().add(data, window_bytes)
+
+
 class Processor(EventsProcessor):
     """What becomes of h2's events, streams included.
 
     Args:
-        resets: counts streams that ended badly, whoever found that they did (CVE-2025-8671).
+        useless: counts streams that the peer made us reset (CVE-2025-8671).
         peer_speaks: is called when the peer's first settings are there.
     """
 
-    def __init__(self, plain: EventsProcessor, resets: Rate, peer_speaks: Callable[[], None]):
+    def __init__(self, plain: EventsProcessor, useless: Rate, peer_speaks: Callable[[], None]):
         super().__init__(plain.handler, plain.connection)
-        self._resets = resets
+        self._useless = useless
         self._peer_speaks = peer_speaks
 
     def process(self, event: events.Event) -> None:
@@ -146,9 +201,12 @@ class Processor(EventsProcessor):
         names = {name for name, _ in event.headers or ()}
         if not names >= REQUIRED_HEADERS:
             raise ProtocolError("a request without :method or :path")
+        # Nobody here reads them, and grpclib leaves a call unanswered whose base64 is none.
+        event.headers = [one for one in event.headers or () if not str(one[0]).endswith("-bin")]
         super().process_request_received(event)
         stream = self.streams[event.stream_id]
-        call: asyncio.Task[None] = self.handler._tasks[stream]  # type: ignore[attr-defined]
+        stream.buffer = Pieces(stream.buffer._ack_callback)
+        call = cast(Handler, self.handler)._tasks[stream]
         call.add_done_callback(lambda _: self._release(stream))
 
     def process_remote_settings_changed(self, event: events.RemoteSettingsChanged) -> None:
@@ -160,7 +218,7 @@ class Processor(EventsProcessor):
         """A stream ended badly. Those that the peer reset were counted as frames."""
         super().process_stream_reset(event)
         if not event.remote_reset:
-            self._resets.spend()
+            self._useless.spend()
 
     def _release(self, stream: Stream) -> None:
         assert stream.id is not None
@@ -185,6 +243,7 @@ class PeerProtocol(GatheringProtocol):
         self._connections = connections
         self._address = ""
         self._streams_seen = 0
+        self._is_held = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # --- as asyncio's protocol ---
@@ -192,20 +251,23 @@ class PeerProtocol(GatheringProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         super().connection_made(transport)
-        resets = Rate("reset streams", self._settings.resets_per_second_max)
-        self.processor = Processor(self.processor, resets, self._peer_speaks)
+        limits = self._settings
+        resets = Rate("reset streams", limits.resets_per_second_max, limits.resets_at_once_max)
+        useless = Rate("frames without a use", limits.control_frames_per_second_max)
+        self.processor = Processor(self.processor, useless, self._peer_speaks)
         http2 = self.connection._connection
-        http2.incoming_buffer = Frames(self._settings, resets)
-        streams_max = self._settings.streams_per_connection_max
+        self._frames = Frames(limits.header_bytes_max, resets, useless)
+        http2.incoming_buffer = self._frames
+        streams_max = limits.streams_per_connection_max
         http2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams_max})
         self.connection.flush()
         self._address = str((transport.get_extra_info("peername") or ("",))[0])
         self._connections[self._address] += 1
-        if self._connections[self._address] > self._settings.connections_per_address_max:
-            self._cut(f"more than {self._settings.connections_per_address_max} of one address")
+        if self._connections[self._address] > limits.connections_per_address_max:
+            self._cut(f"more than {limits.connections_per_address_max} of one address")
             return
-        self._later("handshake", self._settings.handshake_us, self._never_spoke)
-        self._later("idle", self._settings.idle_connection_us, self._look_whether_idle)
+        self._later("handshake", limits.handshake_us, self._never_spoke)
+        self._later("idle", limits.idle_connection_us, self._look_whether_idle)
 
     def data_received(self, data: bytes) -> None:
         """Some more from the peer."""
@@ -218,8 +280,32 @@ class PeerProtocol(GatheringProtocol):
             self._cut(str(error))
         except UnicodeDecodeError:  # h2 lets it through.
             self._cut("headers that are not ASCII")
-        if not self.connection.is_closing():
-            self.connection.flush()
+        if self.connection.is_closing():
+            return
+        self.connection.flush()
+        if self._frames.is_held and not self._is_held:
+            self._is_held = True
+            self.connection._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The next turn for frames that came too many for one."""
+        self._is_held = False
+        if self.connection.is_closing():
+            return
+        self.data_received(b"")
+        if not (self._is_held or self.connection.is_closing()):
+            self.connection._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        """The peer does not read, and what answers its frames piles up."""
+        super().pause_writing()
+        self._later("reading", self._settings.message_us, self._never_read)
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        super().resume_writing()
+        self._timers["reading"].cancel()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is gone."""
@@ -241,6 +327,9 @@ class PeerProtocol(GatheringProtocol):
 
     def _never_spoke(self) -> None:
         self._cut("not a word of HTTP/2")
+
+    def _never_read(self) -> None:
+        self._cut("does not read")
 
     def _look_whether_idle(self) -> None:
         started = self.connection.streams_started

@@ -23,6 +23,7 @@ from taskdist.distributor.service import TaskDistributorService
 from taskdist.distributor.transport import Server, listening_socket
 from taskdist.distributor.watches import Watches
 from taskdist.settings import (
+    ACCEPTED_PER_TURN,
     ATTEMPTS_KEPT_MAX,
     BACKLOG,
     SECOND_US,
@@ -70,7 +71,9 @@ class Distributor:
 
     async def listen(self, sock: socket.socket) -> None:
         """Serves on a bound socket."""
-        await self.server.start(sock=sock, backlog=BACKLOG)
+        # asyncio accepts as many in one turn as it is told to let wait.
+        await self.server.start(sock=sock, backlog=ACCEPTED_PER_TURN)
+        sock.listen(BACKLOG)
 
     async def stop(self, grace_s: float) -> None:
         """Answers long-polls, lets calls under way end, closes connections and the store."""

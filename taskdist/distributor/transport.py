@@ -221,8 +221,10 @@ class _Messages:
             GRPCError: it is none, or does not come.
             TooLarge: its claimed length is over the limit.
         """
-        is_one_of_many = self._stream._cardinality.client_streaming  # These may come any time.
-        prefix = await self._read(_PREFIX.size, is_urgent=not is_one_of_many)
+        is_one_of_many = self._stream._cardinality.client_streaming
+        # All but the first may come any time.
+        is_urgent = not (is_one_of_many and self._read_bytes)
+        prefix = await self._read(_PREFIX.size, is_urgent=is_urgent)
         if not prefix:
             if is_one_of_many:
                 return None

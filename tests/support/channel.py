@@ -48,6 +48,12 @@ class _End(asyncio.Transport):
     def abort(self) -> None:
         self.close()
 
+    def pause_reading(self) -> None:
+        """What was written arrives all the same."""
+
+    def resume_reading(self) -> None:
+        """It never stopped."""
+
     def get_write_buffer_size(self) -> int:
         return 0
 
