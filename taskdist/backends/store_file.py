@@ -111,6 +111,13 @@ def _make(path: Path) -> None:
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
+def _knows_its_clocks(connection: apsw.Connection) -> bool:
+    """Whether the row of the store is whole. A damaged page may read as NULLs."""
+    clocks = "SELECT served_us, newest_enqueued_us, last_sequence FROM store"
+    rows = connection.execute(clocks).fetchall()
+    return len(rows) == 1 and all(isinstance(number, int) for number in rows[0])
+
+
 def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers: str) -> None:
     owner = connection.pragma("application_id")
     version = connection.pragma("user_version")
@@ -125,7 +132,7 @@ def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers:
         )
     if not is_new and version < 1:
         raise StoreUnusable(f"the store {path} is damaged: it does not say its version")
-    if not is_new and connection.execute("SELECT count(*) FROM store").get != 1:
+    if not is_new and not _knows_its_clocks(connection):
         raise StoreFailed(f"the store {path} is damaged: it does not say up to where it goes")
     connection.pragma("mmap_size", 0)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)

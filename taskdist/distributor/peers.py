@@ -42,6 +42,9 @@ FRAMES_PER_TURN = 128
 """After so many a peer's frames wait for the event loop's next turn. asyncio reads 256 KiB at once;
 that may be 26,000 frames of a byte each, a second in which nobody else is served."""
 
+HEADER_BYTES_PER_FRAME = 128
+"""So many bytes of headers count as one more frame of a turn: to decode them takes as long."""
+
 JOINED_BYTES_MAX = 1_024
 """Pieces of a message are joined up to this size: each by itself takes 200 bytes of memory."""
 
@@ -121,7 +124,7 @@ class Frames(FrameBuffer):
     def __next__(self) -> Frame:
         """The next frame of this turn that is whole and of use."""
         while True:
-            if not self._left_in_turn:
+            if self._left_in_turn <= 0:
                 self.is_held = True
                 raise StopIteration
             self._left_in_turn -= 1
@@ -149,7 +152,10 @@ class Frames(FrameBuffer):
             self._header_bytes += len(f.data)
         if self._header_bytes > self._header_bytes_max:
             raise Flood(f"headers of more than {self._header_bytes_max} bytes")
-        return super()._update_header_buffer(f)
+        whole = super()._update_header_buffer(f)
+        if isinstance(whole, HeadersFrame):
+            self._left_in_turn -= self._header_bytes // HEADER_BYTES_PER_FRAME
+        return whole
 
 
 class Pieces(Buffer):
@@ -171,6 +177,9 @@ class Pieces(Buffer):
             super().add(data, window_bytes)
 
 
+def _nobody_cares() -> None: ...
+
+
 class Processor(EventsProcessor):
     """What becomes of h2's events, streams included.
 
@@ -181,8 +190,16 @@ class Processor(EventsProcessor):
 
     def __init__(self, plain: EventsProcessor, useless: Rate, peer_speaks: Callable[[], None]):
         super().__init__(plain.handler, plain.connection)
+        # Its own methods, which would keep it and the connection until a rare collection.
+        plain.processors.clear()
         self._useless = useless
         self._peer_speaks = peer_speaks
+
+    def close(self, reason: str = "Connection closed") -> None:
+        """Ends all streams, and lets go of the connection: it shall be gone without a collection,
+        which is rare (`interpreter.py`)."""
+        super().close(reason)
+        self._peer_speaks = _nobody_cares
 
     def process(self, event: events.Event) -> None:
         """An event of which grpclib does not know is none, and not the end of the connection."""

@@ -180,6 +180,9 @@ def _guarded(
             await handler.func(stream)
         except Refused as refusal:
             raise to_status(refusal) from None
+        finally:
+            # They hold the stream that holds them, and collections are rare.
+            del vars(stream)["recv_message"], vars(stream)["send_message"]
 
     return handler._replace(func=call)
 

@@ -168,6 +168,20 @@ async def test_a_damaged_store_is_a_failed_one_and_not_locked(kept: Rig) -> None
         assert "\n" not in str(failed.value)
 
 
+async def test_a_store_whose_clocks_are_gone_is_a_failed_one(kept: Rig) -> None:
+    """What SQLite reads of a page that a disk has lost."""
+    await kept.submit()
+    await kept.close()
+    lax = "replace(sql, 'newest_enqueued_us INTEGER NOT NULL', 'newest_enqueued_us INTEGER')"
+    write(
+        kept.path,
+        f"PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = {lax} WHERE name = 'store'",
+    )
+    write(kept.path, "UPDATE store SET newest_enqueued_us = NULL")
+    with pytest.raises(StoreFailed, match="does not say up to where it goes"):
+        await Rig(kept.settings.store).open()
+
+
 def test_a_journal_in_memory_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Journal(None, "strict", ("paid",)).close()

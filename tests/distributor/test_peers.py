@@ -1,14 +1,17 @@
 """P7: a peer may be slow, gone or broken; it is cut or refused, and nobody else suffers."""
 
 import asyncio
+import gc
 import random
 import struct
 from typing import Any
 
 import pytest
+from grpclib.protocol import Connection
 from hpack import Encoder
 from structlog.testing import capture_logs
 
+from taskdist.distributor.peers import PeerProtocol
 from taskdist.settings import SECOND_US
 from taskdist.wire.messages import WorkHello, WorkRequest
 from tests.support.channel import connect, distributor_channel
@@ -136,6 +139,23 @@ async def test_binary_metadata_that_is_none_does_no_harm() -> None:
 
 def now_s() -> float:
     return asyncio.get_running_loop().time()
+
+
+async def test_what_a_connection_took_is_free_as_soon_as_it_is_closed() -> None:
+    """Collections of what refers to itself are rare; clients may come and go by the thousand."""
+    async with distributor_channel() as (client, distributor):
+        gc.disable()
+        try:
+            for _ in range(20):
+                async with connect(distributor) as another:
+                    await another.ping()
+                await asyncio.sleep(0.001)
+            await client.ping()
+            left = sum(isinstance(one, PeerProtocol | Connection) for one in gc.get_objects())
+        finally:
+            gc.enable()
+        # The client's own and the open one's; a few that grpclib lets go with every tenth.
+        assert left <= 12
 
 
 async def test_one_that_never_speaks_is_cut() -> None:

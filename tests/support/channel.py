@@ -42,8 +42,12 @@ class _End(asyncio.Transport):
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            self._loop.call_soon(self._protocol.connection_lost, None)
+            self._loop.call_soon(self._lose)
             self._loop.call_soon(self.peer.close)
+
+    def _lose(self) -> None:
+        self._protocol.connection_lost(None)
+        del self._protocol  # as asyncio's transports do
 
     def abort(self) -> None:
         self.close()
