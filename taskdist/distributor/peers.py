@@ -5,7 +5,6 @@ contents: `transport.py` does, and makes one `PeerProtocol` per connection.
 """
 
 import asyncio
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import cast
@@ -61,15 +60,19 @@ class Rate:
     Args:
         name: what is counted.
         per_second: the limit.
+        clock: tells seconds.
         at_once: so many may come before the limit tells; a second's worth unless given.
     """
 
-    def __init__(self, name: str, per_second: int, at_once: int | None = None) -> None:
+    def __init__(
+        self, name: str, per_second: int, clock: Callable[[], float], at_once: int | None = None
+    ) -> None:
         self._name = name
+        self._clock = clock
         self._per_second = per_second
         self._at_once = at_once or per_second
         self._left: float = self._at_once
-        self._since_s = time.monotonic()
+        self._since_s = clock()
 
     def spend(self) -> None:
         """One more.
@@ -80,7 +83,7 @@ class Rate:
         self._left -= 1
         if self._left < 0:
             # Only now, since a look at the clock costs more than all the rest.
-            now_s = time.monotonic()
+            now_s = self._clock()
             self._left += (now_s - self._since_s) * self._per_second
             self._left = min(self._left, self._at_once)
             self._since_s = now_s
@@ -269,8 +272,11 @@ class PeerProtocol(GatheringProtocol):
         """The connection is there."""
         super().connection_made(transport)
         limits = self._settings
-        resets = Rate("reset streams", limits.resets_per_second_max, limits.resets_at_once_max)
-        useless = Rate("frames without a use", limits.control_frames_per_second_max)
+        clock = asyncio.get_running_loop().time
+        resets = Rate(
+            "reset streams", limits.resets_per_second_max, clock, limits.resets_at_once_max
+        )
+        useless = Rate("frames without a use", limits.control_frames_per_second_max, clock)
         self.processor = Processor(self.processor, useless, self._peer_speaks)
         http2 = self.connection._connection
         self._frames = Frames(limits.header_bytes_max, resets, useless)
