@@ -25,13 +25,15 @@ LAYERS: dict[str, set[str]] = {
     "wire": {"core", "settings"},
     "backends": {"core", "settings"},
     "reports": {"core"},
-    "client": {"reports", "wire", "core", "settings"},
-    "agent": {"client", "reports", "core", "settings", "signals"},
+    "kinds": {"core"},
+    "client": {"kinds", "reports", "wire", "core", "settings"},
+    "agent": {"client", "kinds", "reports", "core", "settings", "signals"},
     "distributor": {"backends", "wire", "core", "settings", "signals"},
     "cli": {
         "agent",
         "distributor",
         "client",
+        "kinds",
         "reports",
         "core",
         "settings",
@@ -41,7 +43,7 @@ LAYERS: dict[str, set[str]] = {
         "__init__",
     },
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"agent", "client", "kinds", "core"},
 }
 """What each part may import; itself it always may."""
 
