@@ -25,7 +25,7 @@ class InvalidInput(InvalidFields):
 
 
 class WrongResult(Exception):
-    """A handler returned something else than it said. No retry would help."""
+    """A result is of another type than its kind says. No retry would help."""
 
 
 class Kind(Generic[In, Out]):
@@ -90,11 +90,15 @@ class Kind(Generic[In, Out]):
         """A result that was kept.
 
         Raises:
-            ValidationError: another version of the handler made it, of another type.
+            WrongResult: another version of the handler made it, of another type.
         """
         if self.output_type is bytes:
             return result  # type: ignore[return-value]  # Out is bytes, which the type checker cannot see
-        return self._output.validate_json(result)
+        try:
+            return self._output.validate_json(result)
+        except ValidationError as error:
+            expected = getattr(self.output_type, "__name__", self.output_type)
+            raise WrongResult(f"a result of {self.name} is no {expected}: {error}") from None
 
     @cached_property
     def input_schema(self) -> dict[str, Any] | None:

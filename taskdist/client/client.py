@@ -7,7 +7,7 @@ repeat is safe, and how long it may take.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -88,7 +88,10 @@ class Client:
             Exhausted: too much waits, or the disk is full.
             Unavailable: the distributor cannot be reached; the outcome is unknown.
         """
-        submission = Submission(**said)
+        return await self.add(Submission(**said))
+
+    async def add(self, submission: Submission) -> Submitted:
+        """As `submit`, of a value."""
         if self._batcher is not None:
             submission = _with_id(submission)
             # Encoded here, so that what cannot be is this caller's error and nobody else's.
@@ -173,7 +176,7 @@ class Client:
             fields(await self._call("CancelTask", request, wire.CancelTaskResponse)).status
         )
 
-    async def watch(self, task_id: str) -> AsyncIterator[TaskReport]:
+    async def watch(self, task_id: str) -> AsyncGenerator[TaskReport]:
         """The task as it is, and again after each change, until it is final.
 
         Raises:

@@ -1,0 +1,296 @@
+"""The Python client for people: submits tasks, and waits for what becomes of them.
+
+Every call is repeated until the distributor answers or the client's timeout passes: each task has
+an id before it is sent, so that a repeat adds nothing twice.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
+from functools import partial
+from typing import Any, Self, TypeVar, Unpack, cast, overload
+
+from taskdist.client.batching import fitting
+from taskdist.client.client import Client as Calls
+from taskdist.client.errors import SubmittedInPart, WaitTimeout
+from taskdist.client.handle import Handle
+from taskdist.client.inputs import Untyped
+from taskdist.client.options import Duration, Options, seconds_of, submission
+from taskdist.client.patience import Pauses, patiently
+from taskdist.core.errors import (
+    BadField,
+    Exhausted,
+    InvalidFields,
+    PreconditionFailed,
+    Refused,
+    Unavailable,
+)
+from taskdist.core.task import TaskState
+from taskdist.kinds import Kind
+from taskdist.reports import Submission, Submitted, TaskReport
+from taskdist.settings import CALLS_PER_CHANNEL_MAX, SUBMIT_BATCH_BYTES_MAX, SUBMIT_TASKS_MAX
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+T = TypeVar("T")
+
+SERVER_DEFAULT = "127.0.0.1:50051"
+SERVER_VARIABLE = "TASKDIST_SERVER"
+TIMEOUT_DEFAULT_S = 30.0
+"""A restart of the distributor with a million tasks takes a second or two."""
+
+FIELDS_BYTES_MAX = 1_024
+"""All that a submit says beside its data."""
+
+
+class AsyncClient:
+    """Talks to one distributor.
+
+    Args:
+        server: host:port. Unset: TASKDIST_SERVER, or this machine.
+        timeout: how long each call tries to get an answer; waiting for a result is another matter.
+        connect: makes a connection, instead of one to `server`.
+
+    Raises:
+        ValueError: the server is not HOST:PORT.
+        InvalidFields: the timeout is no duration.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        timeout: Duration = TIMEOUT_DEFAULT_S,
+        connect: Callable[[], Calls] | None = None,
+    ) -> None:
+        self.server = server or os.environ.get(SERVER_VARIABLE) or SERVER_DEFAULT
+        self._connect = connect or (lambda: Calls(self.server))
+        self._timeout_s = seconds_of("timeout", timeout)
+        self._calls = self._connect()
+        self._watching: dict[Calls, int] = {}
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections: whoever waits gets a RuntimeError. Tasks go on."""
+        self._closed = True
+        self._calls.close()
+        for calls in self._watching:
+            calls.close()
+
+    @overload
+    async def submit(
+        self, kind: Kind[In, Out], value: In, /, **options: Unpack[Options]
+    ) -> Handle[Out]: ...
+
+    @overload
+    async def submit(
+        self, kind: str, value: object = b"", /, **options: Unpack[Options]
+    ) -> Handle[bytes]: ...
+
+    async def submit(
+        self, kind: Kind[Any, Any] | str, value: object = b"", /, **options: Unpack[Options]
+    ) -> Handle[Any]:
+        """Adds a task. When this returns, it is on the distributor's disk.
+
+        Args:
+            kind: a handler, or the name of a kind.
+            value: what the handler takes. For a name: bytes as they are, anything else as JSON; it
+                is checked against the schema that agents have announced, if there is one.
+            options: see `Options`.
+
+        Raises:
+            InvalidInput: the input does not fit; each bad field is named.
+            InvalidFields: an option is bad; each is named.
+            AlreadyExists: the id or the key belongs to a different task.
+            QueueFull: too much waits; worth trying again after a while.
+            Unavailable: the distributor did not answer in time; the outcome is unknown.
+        """
+        kind = _kind(kind)
+        said = submission(kind.name, await self._encoded(kind, value), options)
+        submitted = await self._patiently(lambda: self._calls.add(said))
+        return Handle(submitted.task_id, kind, self)
+
+    @overload
+    async def submit_many(
+        self, kind: Kind[In, Out], values: Iterable[In], /, **options: Unpack[Options]
+    ) -> list[Handle[Out]]: ...
+
+    @overload
+    async def submit_many(
+        self, kind: str, values: Iterable[object], /, **options: Unpack[Options]
+    ) -> list[Handle[bytes]]: ...
+
+    async def submit_many(
+        self, kind: Kind[Any, Any] | str, values: Iterable[Any], /, **options: Unpack[Options]
+    ) -> list[Handle[Any]]:
+        """Adds many tasks with the same options, up to 1,000 in one commit.
+
+        Each commit is all or nothing. Nothing is sent before every value was checked.
+
+        Raises:
+            SubmittedInPart: a later commit was refused; which tasks are submitted is in it.
+            Refused: as `submit` does; no task is submitted. A field is named `tasks[3].data.text`.
+        """
+        kind = _kind(kind)
+        said = []
+        for place, value in enumerate(values):
+            try:
+                said.append(submission(kind.name, await self._encoded(kind, value), options))
+            except InvalidFields as error:
+                named = [BadField(f"tasks[{place}].{field}", why) for field, why in error.fields]
+                raise type(error)(named) from None
+        handles: list[Handle[Any]] = []
+        for commit in _commits(said):
+            try:
+                done = await self._patiently(partial(self._calls.submit_many, commit))
+            except Refused as refusal:
+                if handles:
+                    raise SubmittedInPart(handles, refusal) from refusal
+                raise
+            # All or nothing: what is not raised is no refusal.
+            handles += [Handle(cast(Submitted, one).task_id, kind, self) for one in done]
+        return handles
+
+    @overload
+    def handle(self, task_id: str, kind: Kind[Any, Out]) -> Handle[Out]: ...
+
+    @overload
+    def handle(self, task_id: str, kind: str = "") -> Handle[bytes]: ...
+
+    def handle(self, task_id: str, kind: Kind[Any, Any] | str = "") -> Handle[Any]:
+        """A task that was submitted earlier, or elsewhere. Asks nobody whether there is one."""
+        return Handle(task_id, _kind(kind), self)
+
+    async def as_completed(
+        self, handles: Iterable[Handle[Out]], timeout: Duration | None = None
+    ) -> AsyncGenerator[Handle[Out]]:
+        """These tasks, each as soon as it is finished, however it ended.
+
+        Raises:
+            WaitTimeout: some are not finished in time; they go on.
+            NotFound: one was forgotten after its retention.
+        """
+        timeout_s = None if timeout is None else seconds_of("timeout", timeout)
+        waiting = {asyncio.ensure_future(_finished(handle)) for handle in handles}
+        loop = asyncio.get_running_loop()
+        until = None if timeout_s is None else loop.time() + timeout_s
+        try:
+            while waiting:
+                left_s = None if until is None else max(0.0, until - loop.time())
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    late = f"{len(waiting)} tasks were not finished within {timeout_s:g} s"
+                    raise WaitTimeout(f"{late}; they go on")
+                for one in done:
+                    yield one.result()
+        finally:
+            for one in waiting:
+                one.cancel()
+
+    async def get(self, task_id: str) -> TaskReport:
+        """A task with its result, its last error and its attempts.
+
+        Raises:
+            NotFound: there is no such task.
+            Unavailable: the distributor did not answer in time.
+        """
+        return await self._patiently(lambda: self._calls.get(task_id))
+
+    async def cancel(self, task_id: str) -> None:
+        """Ends a live task; its handler is stopped.
+
+        Raises:
+            NotFound: there is no such task.
+            PreconditionFailed: it is finished.
+            Unavailable: the distributor did not answer in time; the outcome is unknown.
+        """
+        tries = 0
+
+        async def cancel() -> None:
+            nonlocal tries
+            tries += 1
+            try:
+                await self._calls.cancel(task_id)
+            except PreconditionFailed:
+                # An earlier try may have done it, though its answer was lost.
+                if tries == 1 or (await self._calls.get(task_id)).state is not TaskState.CANCELLED:
+                    raise
+
+        await self._patiently(cancel)
+
+    async def watch(self, task_id: str) -> AsyncGenerator[TaskReport]:
+        """The task as it is, and again after each change, until it is final. Outlives restarts.
+
+        Raises:
+            NotFound: there is no such task.
+        """
+        told: TaskReport | None = None
+        pauses = Pauses()
+        while True:
+            try:
+                with self._place_to_watch() as calls:
+                    async with aclosing(calls.watch(task_id)) as news:
+                        async for task in news:
+                            pauses.begin_anew()
+                            if task != told:
+                                yield task
+                            if task.state.is_final:
+                                return
+                            told = task
+            except (Unavailable, Exhausted):
+                # It is away, or has as many watches as it may have: some will end.
+                pass
+            await pauses.rest()
+
+    @contextmanager
+    def _place_to_watch(self) -> Iterator[Calls]:
+        """A connection with room for one more watch, made if there is none."""
+        self._check_open()
+        free = (calls for calls, count in self._watching.items() if count < CALLS_PER_CHANNEL_MAX)
+        calls = next(free, None) or self._connect()
+        self._watching[calls] = self._watching.get(calls, 0) + 1
+        try:
+            yield calls
+        finally:
+            self._watching[calls] -= 1
+
+    async def _encoded(self, kind: Kind[Any, Any], value: object) -> bytes:
+        return kind.encode_input(value)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        async def once() -> T:
+            self._check_open()
+            return await call()
+
+        return await patiently(once, self._timeout_s)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+
+
+def _kind(kind: Kind[Any, Any] | str) -> Kind[Any, Any]:
+    return Untyped(kind) if isinstance(kind, str) else kind
+
+
+async def _finished(handle: Handle[Out]) -> Handle[Out]:
+    await handle.final()
+    return handle
+
+
+def _commits(submissions: list[Submission]) -> Iterator[list[Submission]]:
+    """As many at a time as fit one commit."""
+    while submissions:
+        sizes = (len(one.data) + FIELDS_BYTES_MAX for one in submissions[:SUBMIT_TASKS_MAX])
+        count = fitting(sizes, SUBMIT_BATCH_BYTES_MAX)
+        yield submissions[:count]
+        submissions = submissions[count:]

@@ -1,0 +1,102 @@
+"""A task that was submitted: what its submitter can ask of it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from taskdist.client.errors import TaskCancelled, TaskFailed, WaitTimeout
+from taskdist.client.options import Duration, seconds_of
+from taskdist.core.task import TaskState
+from taskdist.kinds import Kind
+from taskdist.reports import TaskReport
+
+if TYPE_CHECKING:
+    from taskdist.client.async_client import AsyncClient
+
+Out = TypeVar("Out")
+
+
+class Handle(Generic[Out]):
+    """A task that is safe with the distributor.
+
+    Args:
+        task_id: its id.
+        kind: what it is; says what its result is.
+        client: asks the distributor.
+    """
+
+    def __init__(self, task_id: str, kind: Kind[Any, Out], client: "AsyncClient") -> None:
+        self.task_id = task_id
+        self.kind = kind
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.kind.name} {self.task_id}>"
+
+    async def result(self, timeout: Duration | None = None) -> Out:
+        """What its handler returned, once it has. Outlives restarts of the distributor.
+
+        Args:
+            timeout: how long to wait; None: for ever.
+
+        Raises:
+            TaskFailed: it is dead; with the last failure as its agent reported it.
+            TaskCancelled: it was cancelled.
+            WaitTimeout: it is not finished yet; it goes on.
+            NotFound: it was forgotten after its retention.
+            WrongResult: what is kept does not fit the kind.
+        """
+        task = await self.final(timeout)
+        if task.state is TaskState.DEAD:
+            raise TaskFailed(self.task_id, task.error)
+        if task.state is TaskState.CANCELLED:
+            raise TaskCancelled(self.task_id)
+        return self.kind.decode_result(task.result)
+
+    async def final(self, timeout: Duration | None = None) -> TaskReport:
+        """The task, once it is finished, however it ended.
+
+        Raises:
+            WaitTimeout: it is not finished in time; it goes on.
+            NotFound: it was forgotten after its retention.
+        """
+        timeout_s = None if timeout is None else seconds_of("timeout", timeout)
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with aclosing(self.watch()) as news:
+                    async for task in news:
+                        if task.state.is_final:
+                            return task
+        except TimeoutError:
+            raise WaitTimeout(
+                f"task {self.task_id} was not finished within {timeout_s:g} s; it goes on"
+            ) from None
+        raise AssertionError("a watch ended before its task")
+
+    def watch(self) -> AsyncGenerator[TaskReport]:
+        """The task as it is, and again after each change, until it is final. Outlives restarts.
+
+        Raises:
+            NotFound: it was forgotten after its retention.
+        """
+        return self._client.watch(self.task_id)
+
+    async def report(self) -> TaskReport:
+        """The task as it is now, with its attempts.
+
+        Raises:
+            NotFound: it was forgotten after its retention.
+            Unavailable: the distributor did not answer in time.
+        """
+        return await self._client.get(self.task_id)
+
+    async def cancel(self) -> None:
+        """Ends the task; its handler is stopped.
+
+        Raises:
+            NotFound: it was forgotten after its retention.
+            PreconditionFailed: it is finished.
+            Unavailable: the distributor did not answer in time.
+        """
+        await self._client.cancel(self.task_id)

@@ -1,0 +1,104 @@
+"""What can be said of a task when it is submitted, in the words of the command line."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypedDict
+
+import uuid_utils
+
+from taskdist.core.errors import BadField, InvalidFields
+from taskdist.reports import RetryPause, Submission
+from taskdist.settings import SECOND_US, parse_duration_us
+
+Duration = float | str
+"""Seconds, or a text such as "90s", "15m", "2h"."""
+
+TIER_DEFAULT = "free"
+TIME_DEFAULT_S = 1.0
+
+
+class Options(TypedDict, total=False):
+    """What can be said of a task. Each but `key` and `task_id` is a flag of `taskdist submit` too;
+    those are `--key` and `--id`."""
+
+    tier: str
+    """Who pays. Unset: free."""
+    time: Duration
+    """Expected work. Unset: 1 s."""
+    queue: str
+    """The line that it waits in. Unset: default."""
+    max_retries: int
+    """How many failures may follow the first. Unset: 3."""
+    backoff: RetryPause
+    """How long it waits before a retry. Unset: not at all."""
+    delay: Duration
+    """Not before so long from now."""
+    at: datetime
+    """… or not before this time, which has a time zone."""
+    deadline: Duration | datetime
+    """Not started by then, it is dead."""
+    run_timeout: Duration
+    """How long one run may take."""
+    lease: Duration
+    """How long its agent may be silent."""
+    key: str
+    """Idempotency key: in one queue, the same key and content is the same task."""
+    task_id: str
+    """A UUID of your own, with which a repeat adds nothing twice."""
+
+
+def submission(kind: str, data: bytes, options: Options) -> Submission:
+    """A task with these options. It has an id, so that it can be submitted again without harm.
+
+    Raises:
+        InvalidFields: a duration is none.
+    """
+    said = Submission(
+        user_tier=options.get("tier", TIER_DEFAULT),
+        est_processing_time_s=seconds_of("time", options.get("time", TIME_DEFAULT_S)),
+        data=data,
+        kind=kind,
+        queue=options.get("queue", ""),
+        task_id=options.get("task_id") or "",
+        max_retries=options.get("max_retries"),
+        backoff=options.get("backoff"),
+        idempotency_key=options.get("key", ""),
+        **_times(options),
+    )
+    return said if said.task_id else replace(said, task_id=str(uuid_utils.uuid7()))
+
+
+def _times(options: Options) -> dict[str, Any]:
+    times: dict[str, Any] = {"not_before": options.get("at")}
+    if (delay := options.get("delay")) is not None:
+        times["delay_s"] = seconds_of("delay", delay)
+    deadline = options.get("deadline")
+    if isinstance(deadline, datetime):
+        times["deadline"] = deadline
+    elif deadline is not None:
+        times["deadline_s"] = _more_than_nothing("deadline", deadline)
+    if (run_timeout := options.get("run_timeout")) is not None:
+        times["run_timeout_s"] = seconds_of("run_timeout", run_timeout)
+    if (lease := options.get("lease")) is not None:
+        times["lease_s"] = seconds_of("lease", lease)
+    return times
+
+
+def _more_than_nothing(name: str, duration: Duration) -> float:
+    """For what 0 would switch off, unseen."""
+    seconds = seconds_of(name, duration)
+    if not seconds:
+        raise InvalidFields([BadField(name, "is 0; allowed: more than 0")])
+    return seconds
+
+
+def seconds_of(name: str, duration: Duration) -> float:
+    """A duration in seconds.
+
+    Raises:
+        InvalidFields: it is none.
+    """
+    try:
+        return int(str(parse_duration_us(duration))) / SECOND_US
+    except ValueError as error:
+        raise InvalidFields([BadField(name, str(error))]) from None
