@@ -29,6 +29,17 @@ LAYERS: dict[str, set[str]] = {
     "client": {"kinds", "reports", "wire", "core", "settings"},
     "agent": {"client", "kinds", "reports", "core", "settings", "signals"},
     "distributor": {"backends", "wire", "core", "settings", "signals"},
+    "testing": {
+        "agent",
+        "distributor",
+        "client",
+        "backends",
+        "wire",
+        "kinds",
+        "core",
+        "settings",
+        "signals",
+    },
     "cli": {
         "agent",
         "distributor",

@@ -1,105 +1,16 @@
-"""An in-memory channel to a real `Distributor`: our own server class, the real codec, no port.
+"""A distributor in memory, and a client of it: see `taskdist.testing.memory`."""
 
-What `grpclib.testing.ChannelFor` is, but around the server that is shipped, with connections that
-can be closed. All in one event loop, so that it runs on a virtual clock as well as on a real one.
-"""
-
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
-from grpclib.encoding.proto import ProtoStatusDetailsCodec
-from grpclib.protocol import H2Protocol
-
-from taskdist.backends.embedded import EmbeddedBackend
 from taskdist.backends.protocol import Backend
-from taskdist.backends.runner import LoopRunner
 from taskdist.client import Client
-from taskdist.client.connection import GatheringChannel
 from taskdist.core.errors import Unavailable
 from taskdist.distributor.server import Distributor
-from taskdist.distributor.transport import Server
-from taskdist.settings import RESPONSE_PARTS_MAX, DistributorSettings
-from taskdist.wire.codec import Codec, windows
-from tests.support.clocks import loop_clock
+from taskdist.settings import DistributorSettings
+from taskdist.testing.memory import MemoryChannel, connect, embedded, join
 
-
-class _End(asyncio.Transport):
-    """One end of a connection. Closing it is what a closed TCP connection is to either side."""
-
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__()
-        self._loop = asyncio.get_running_loop()
-        self._protocol = protocol
-        self._closing = False
-        self.peer = self
-
-    def write(self, data: Any) -> None:
-        if data and not self._closing:
-            self._loop.call_soon(self.peer._receive, bytes(data))
-
-    def close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self._loop.call_soon(self._lose)
-            self._loop.call_soon(self.peer.close)
-
-    def _lose(self) -> None:
-        self._protocol.connection_lost(None)
-        del self._protocol  # as asyncio's transports do
-
-    def abort(self) -> None:
-        self.close()
-
-    def pause_reading(self) -> None:
-        """What was written arrives all the same."""
-
-    def resume_reading(self) -> None:
-        """It never stopped."""
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return self._closing
-
-    def _receive(self, data: bytes) -> None:
-        if not self._closing:
-            self._protocol.data_received(data)
-
-
-def join(near: asyncio.Protocol, far: asyncio.Protocol) -> None:
-    """Connects two protocols with each other."""
-    near_end, far_end = _End(near), _End(far)
-    near_end.peer, far_end.peer = far_end, near_end
-    near.connection_made(near_end)
-    far.connection_made(far_end)
-
-
-class MemoryChannel(GatheringChannel):
-    """A channel that connects to a server in the same process, again if the connection was lost."""
-
-    def __init__(self, server: Server) -> None:
-        details = ProtoStatusDetailsCodec()
-        codec = Codec(RESPONSE_PARTS_MAX)
-        super().__init__(codec=codec, status_details_codec=details, config=windows())
-        self._to = server
-
-    async def _create_connection(self) -> H2Protocol:
-        near, far = self._protocol_factory(), self._to._protocol_factory()
-        join(near, far)
-        return near
-
-
-def connect(distributor: Distributor) -> Client:
-    """A client with a connection of its own. Closing it is losing that connection."""
-    return Client("in memory", channel=MemoryChannel(distributor.server), batching=False)
-
-
-def embedded(settings: DistributorSettings) -> EmbeddedBackend:
-    """A backend that runs in the event loop, by the event loop's clock."""
-    return EmbeddedBackend(settings, loop_clock(settings), LoopRunner())
+__all__ = ["MemoryChannel", "connect", "distributor_channel", "embedded", "join"]
 
 
 @asynccontextmanager

@@ -1,12 +1,10 @@
-"""Time that a test moves by hand, or that a virtual event loop moves."""
-
-import asyncio
+"""Time that a test moves by hand, beside that which a virtual event loop moves."""
 
 from taskdist.backends.clock import Clock
 from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.testing.memory import NOON_US, loop_clock
 
-NOON_US = 1_750_000_000 * SECOND_US
-"""Where the wall clock of a test begins: some time in June 2025."""
+__all__ = ["NOON_US", "ManualTime", "loop_clock"]
 
 
 class ManualTime:
@@ -32,13 +30,3 @@ class ManualTime:
     def jump_wall_us(self, us: int) -> None:
         """Somebody sets the system's clock, forward or back."""
         self.wall_us += us
-
-
-def loop_clock(settings: DistributorSettings) -> Clock:
-    """A clock that goes by the running event loop's own time; for tests in virtual time."""
-    loop = asyncio.get_running_loop()
-    return Clock(
-        settings,
-        wall_ns=lambda: NOON_US * 1_000 + round(loop.time() * 1e9),
-        monotonic_ns=lambda: round(loop.time() * 1e9),
-    )

@@ -1,0 +1,1 @@
+"""The testing kit: a distributor and agents in a test's own event loop, in virtual time."""
