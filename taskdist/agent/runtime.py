@@ -129,8 +129,11 @@ class Agent:
                 feeding.result()
             await self._drain(signals, feeding)
         finally:
-            for task in (feeding, *(run.task for run in self._runs.values())):
+            running = [feeding, *(run.task for run in self._runs.values())]
+            for task in running:
                 task.cancel()
+            # First: a cancel in the instant in which the connection is lost would be forgotten.
+            await asyncio.wait(running)
             self._heartbeat_runner.stop()
             self._client.close()
         log.info("agent stopped", agent_id=self.agent_id)

@@ -1,0 +1,136 @@
+"""A whole taskdist in a test: distributor, agents and a client in the test's own event loop.
+
+All are the real ones. The distributor keeps its tasks in memory, connections are in memory too, and
+time is that of the loop: on a virtual one a minute of backoff passes at once.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Self
+
+import looptime
+
+from taskdist.agent.handlers import Handler
+from taskdist.agent.heartbeat import TaskRunner
+from taskdist.agent.runtime import Agent
+from taskdist.client.async_client import AsyncClient
+from taskdist.core.errors import Unavailable
+from taskdist.distributor.server import Distributor
+from taskdist.settings import AgentSettings, DistributorSettings
+from taskdist.signals import Signals
+from taskdist.testing.memory import connect, embedded
+
+IDLE_TURNS = 10
+"""Turns of a loop in which nothing happens, before its virtual clock jumps to what is due next: so
+that all that one event leads to has happened by then. A chain of calls in memory takes three."""
+
+
+@contextmanager
+def virtual_time() -> Iterator[None]:
+    """Within it the running loop's clock jumps to whatever is due next; it does not wait.
+
+    While a thread works that was started by `run_in_executor`, time passes as outside.
+
+    Raises:
+        RuntimeError: the loop is none of asyncio's own, such as uvloop's.
+    """
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.SelectorEventLoop):
+        raise RuntimeError(
+            f"virtual time needs asyncio's own event loop; this is {type(loop).__name__}"
+        )
+    if getattr(loop, "looptime_on", False):
+        yield  # It is virtual already.
+        return
+    virtual = looptime.patch_event_loop(loop, start=loop.time(), noop_cycles=IDLE_TURNS)
+    virtual.setup_looptime(start=loop.time(), noop_cycles=IDLE_TURNS, _enabled=True)
+    try:
+        yield
+    finally:
+        virtual.setup_looptime(_enabled=False)
+
+
+class Playground:
+    """A distributor, a client of it, and agents that come and go.
+
+    Args:
+        settings: the distributor's, in the words of its flags: lease="5s".
+
+    Attributes:
+        client: submits tasks and waits for them.
+        distributor: the real one.
+    """
+
+    client: AsyncClient
+    distributor: Distributor
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = DistributorSettings.load({"store": "memory:", **settings}, environ={})
+        self._agents: list[PlayedAgent] = []
+
+    async def __aenter__(self) -> Self:
+        self.distributor = Distributor(self._settings, embedded(self._settings))
+        await self.distributor.open()
+        self.client = AsyncClient(connect=lambda: connect(self.distributor))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for agent in self._agents:
+            await agent.kill()
+        self.client.close()
+        with suppress(Unavailable):  # The test has stopped it.
+            await self.distributor.stop(0)
+
+    def agent(
+        self, handlers: Mapping[str, Handler], name: str = "agent-1", **settings: Any
+    ) -> "PlayedAgent":
+        """Starts an agent with these handlers.
+
+        Args:
+            handlers: what it runs.
+            name: its name in histories.
+            settings: an agent's, in the words of its flags: slots=4.
+        """
+        runner = Agent(
+            name,
+            AgentSettings.load(settings, environ={}),
+            handlers,
+            lambda: connect(self.distributor),
+            TaskRunner(),
+        )
+        self._agents.append(PlayedAgent(runner))
+        return self._agents[-1]
+
+
+class PlayedAgent:
+    """A real agent in a playground. Made by `Playground.agent`."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._signals = _Given()
+        self._running = asyncio.ensure_future(agent.run(self._signals))
+
+    async def stop(self) -> None:
+        """As SIGTERM does: it takes no more, finishes what it runs, or hands it back in the end."""
+        self._signals.give(signal.SIGTERM)
+        await self._running
+
+    async def kill(self) -> None:
+        """As SIGKILL does: it is gone without a word, and its leases run out."""
+        self._running.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({self._running})
+
+
+class _Given(Signals):
+    """Signals that come from the test instead of the system."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.asked = loop.create_future()
+        self.asked_again = loop.create_future()
+
+    def give(self, received: signal.Signals) -> None:
+        """This one has come."""
+        self._caught(received)
