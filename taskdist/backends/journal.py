@@ -23,12 +23,15 @@ from taskdist.backends.rows import (
     USUAL_COLUMNS,
     BadRow,
     attempt_row,
+    checked,
+    checksum,
     decode_attempt,
     decode_lease,
     decode_task,
     id_blob,
     is_plain,
     lease_row,
+    read_result,
     task_row,
     updated_row,
     updated_times_row,
@@ -43,8 +46,8 @@ _INSERT_PLAIN_TASK = insert("task", USUAL_COLUMNS)
 _INSERT_TASK = insert("task", TASK_COLUMNS)
 _UPDATE_TASK = update("task", UPDATED_COLUMNS, key="sequence")
 _UPDATE_TIMES = update("task", UPDATED_TIMES, key="sequence")
-_INSERT_DATA = insert("data", ("sequence", "data"))
-_INSERT_RESULT = insert("result", ("sequence", "result"))
+_INSERT_DATA = insert("data", ("sequence", "data", "checksum"))
+_INSERT_RESULT = insert("result", ("sequence", "result", "checksum"))
 # Or replace: one that was set aside must not be in the way of this one.
 _INSERT_LEASE = insert("lease", ("sequence", *LEASE_COLUMNS), "INSERT OR REPLACE")
 _DELETE_LEASE = delete("lease", "sequence")
@@ -55,7 +58,7 @@ _DELETE_ATTEMPT = Statement(
 )
 
 _SELECT_WANTED = (
-    SELECT_TASK + ", data FROM (SELECT ? AS wanted)"
+    SELECT_TASK + ", data, checksum FROM (SELECT ? AS wanted)"
     " LEFT JOIN task ON task.sequence = wanted LEFT JOIN data ON data.sequence = wanted"
 )
 
@@ -154,16 +157,16 @@ class Journal:
         self._begin()  # They are about to change, and outside of it each row is locked for itself.
         rows = self.connection.executemany(_SELECT_WANTED, ((number,) for number in sequences))
         try:
-            for sequence, (*row, data) in zip(sequences, rows, strict=False):
-                if row[0] is None or data is None:
-                    yield BadRow(f"task row {sequence}: it, or its data, is missing")
+            for sequence, (*row, data, sum_) in zip(sequences, rows, strict=False):
+                if row[0] is None:
+                    yield BadRow(f"task row {sequence}: it is missing")
                     continue
                 try:
-                    task = decode_task(tuple(row))
+                    found = decode_task(tuple(row)), checked(sequence, data, sum_, "data")
                 except BadRow as reason:
                     yield reason
                 else:
-                    yield task, data
+                    yield found
         finally:
             rows.close(True)  # Whoever has enough of them leaves the rest unread.
 
@@ -180,13 +183,13 @@ class Journal:
         return None
 
     def result(self, sequence: int) -> bytes:
-        """The result of a task that succeeded."""
+        """The result of a task that succeeded.
+
+        Raises:
+            BadRow: it is not what was written.
+        """
         self.flush()
-        for (result,) in self.connection.execute(
-            "SELECT result FROM result WHERE sequence = ?", (sequence,)
-        ):
-            return bytes(result)
-        return b""
+        return read_result(self.connection, sequence)
 
     def leased(self, served_us: int) -> Iterator[Task | BadRow]:
         """The leased tasks, each under its lease with a full term from now."""
@@ -250,7 +253,8 @@ class Journal:
                 rows += write(_INSERT_PLAIN_TASK, task_row(after, USUAL_COLUMNS))
             else:
                 rows += write(_INSERT_TASK, task_row(after, TASK_COLUMNS))
-            rows += write(_INSERT_DATA, (after.sequence, change.data or b""))
+            data = change.data or b""
+            rows += write(_INSERT_DATA, (after.sequence, data, checksum(after.sequence, data)))
             if after.idempotency_key is not None:
                 self._unwritten_keys[after.queue, after.idempotency_key] = after
         elif before.state is not after.state:  # All but a heartbeat, which the journal lets pass.
@@ -268,8 +272,9 @@ class Journal:
             dropped = change.attempt.attempt - ATTEMPTS_KEPT_MAX
             if dropped > 0:
                 rows += write(_DELETE_ATTEMPT, (after.sequence, dropped))
-        if change.result:  # An empty one reads the same as none.
-            rows += write(_INSERT_RESULT, (after.sequence, change.result))
+        if change.result is not None:  # Also an empty one: a row that is missing is noticed.
+            sum_ = checksum(after.sequence, change.result)
+            rows += write(_INSERT_RESULT, (after.sequence, change.result, sum_))
         if rows:
             self._begin()
             self._unwritten_tasks[after.id] = after

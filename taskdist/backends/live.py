@@ -255,10 +255,11 @@ class Live:
         if lease and asked.lease_id == lease.lease_id:
             return Found(tasks=tasks)
         sequence = tasks[0].sequence
+        is_there = tasks[0].state is TaskState.SUCCEEDED
         return Found(
             tasks=tasks,
             attempt=self._journal.attempt(sequence, asked.lease_id, asked.agent_id),
-            result=self._journal.result(sequence),
+            result=self._journal.result(sequence) if is_there else b"",
         )
 
     def _task(self, task_id: str) -> list[Task]:

@@ -20,7 +20,7 @@ from taskdist.core.queries import (
     TaskHistory,
     TaskPage,
 )
-from taskdist.core.task import Task
+from taskdist.core.task import Task, TaskState
 from taskdist.settings import PAGE_ROWS_SCANNED_MAX
 
 A = TypeVar("A")
@@ -61,10 +61,10 @@ def _get(query: GetTask, connection: apsw.Connection) -> TaskHistory:
         " WHERE sequence = ? ORDER BY attempt",
         (task.sequence,),
     )
-    result = connection.execute("SELECT result FROM result WHERE sequence = ?", (task.sequence,))
+    is_there = task.state is TaskState.SUCCEEDED
     return TaskHistory(
         task,
-        result.get or b"",
+        rows.read_result(connection, task.sequence) if is_there else b"",
         tuple(rows.decode_attempt(row) for row in attempts),
     )
 

@@ -4,9 +4,13 @@ A journal of version n is brought to n + 1 by the n-th of `_STEPS`, all that are
 transaction. A new version changes SCHEMA, adds a step, and keeps the steps before it as they are.
 """
 
+from typing import Any, cast
+
 import apsw
 
-SCHEMA_VERSION = 2
+from taskdist.backends.rows import checksum
+
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE store (
@@ -46,8 +50,16 @@ CREATE TABLE task (
     idempotency_key TEXT,
     data_bytes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-CREATE TABLE data (sequence INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
-CREATE TABLE result (sequence INTEGER PRIMARY KEY, result BLOB NOT NULL) STRICT;
+CREATE TABLE data (
+    sequence INTEGER PRIMARY KEY,
+    data BLOB NOT NULL,
+    checksum INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE result (
+    sequence INTEGER PRIMARY KEY,
+    result BLOB NOT NULL,
+    checksum INTEGER NOT NULL DEFAULT 0
+) STRICT;
 CREATE TABLE lease (
     sequence INTEGER PRIMARY KEY,
     lease_id TEXT NOT NULL,
@@ -106,6 +118,18 @@ CREATE INDEX task_deadline ON task (deadline_us)
     WHERE deadline_us IS NOT NULL AND state IN ('scheduled', 'ready');
 CREATE INDEX task_finished ON task (state, finished_at_us) WHERE finished_at_us IS NOT NULL;
 """,
+    # What is no blob is damaged, and SQLite adds no column beside it. The copy has it for people.
+    2: """
+INSERT INTO result (sequence, result)
+    SELECT sequence, x'' FROM task
+    WHERE state = 'succeeded' AND sequence NOT IN (SELECT sequence FROM result);
+DELETE FROM data WHERE typeof(data) <> 'blob';
+DELETE FROM result WHERE typeof(result) <> 'blob';
+ALTER TABLE data ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE result ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+UPDATE data SET checksum = checksum_of(sequence, data);
+UPDATE result SET checksum = checksum_of(sequence, result);
+""",
 }
 
 
@@ -117,6 +141,7 @@ def create(connection: apsw.Connection) -> None:
 
 def migrate(connection: apsw.Connection, version: int) -> None:
     """Brings a journal of this version to SCHEMA_VERSION, in the open transaction."""
+    connection.create_scalar_function("checksum_of", cast(Any, checksum), 2)
     for number in range(version, SCHEMA_VERSION):
         connection.execute(_STEPS[number])
     connection.pragma("user_version", SCHEMA_VERSION)

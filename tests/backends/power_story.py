@@ -98,7 +98,7 @@ def _follow(rows: Rows, change: Change) -> None:
         old.data,
         lease_row(number, after.lease) if after.lease else None,
         (*old.attempts, *attempts),
-        change.result or old.result,
+        old.result if change.result is None else change.result,
     )
 
 

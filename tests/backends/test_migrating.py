@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskdist.backends import schema, store_file
+from taskdist.backends.schema import SCHEMA_VERSION
 from taskdist.backends.store_file import APPLICATION_ID
 from taskdist.core.commands import Heartbeat, Held
 from taskdist.core.errors import Exhausted, StoreUnusable, TaskIdTaken
@@ -334,12 +335,16 @@ async def test_an_empty_store_of_version_1_is_migrated_too(tmp_path: Path) -> No
     await rig.close()
 
 
-async def test_a_store_of_version_3_is_refused_and_neither_changed_nor_copied(old: Rig) -> None:
+async def test_a_store_of_a_later_version_is_refused_and_neither_changed_nor_copied(
+    old: Rig,
+) -> None:
     connection = apsw.Connection(os.fspath(old.path))
-    connection.pragma("user_version", 3)
+    connection.pragma("user_version", SCHEMA_VERSION + 1)
     connection.close()
     before = old.path.read_bytes()
-    with pytest.raises(StoreUnusable, match="has version 3, made by a newer taskdist"):
+    with pytest.raises(
+        StoreUnusable, match=f"has version {SCHEMA_VERSION + 1}, made by a newer taskdist"
+    ):
         await old.open()
     assert old.path.read_bytes() == before
     assert not list(old.path.parent.glob("*.v*"))
