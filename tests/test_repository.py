@@ -127,7 +127,9 @@ def test_only_convert_and_the_client_touch_messages() -> None:
     }
     # The service names the messages in its methods' types, and reads or builds none.
     speakers = {"distributor/service.py", "distributor/operations.py", "distributor/work.py"}
-    clients = {f"client/{name}.py" for name in ("client", "reading", "saying", "work")}
+    clients = {
+        f"client/{name}.py" for name in ("client", "inspecting", "reading", "saying", "work")
+    }
     converters = {f"wire/{path.name}" for path in (PACKAGE / "wire").glob("convert*.py")}
     assert users == {"wire/codec.py"} | converters | clients | speakers
     for speaker in speakers:

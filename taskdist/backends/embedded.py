@@ -17,6 +17,7 @@ import apsw
 
 from taskdist.backends import reading
 from taskdist.backends.clock import Clock
+from taskdist.backends.inspections import Inspections
 from taskdist.backends.journal import Journal
 from taskdist.backends.protocol import Listener
 from taskdist.backends.requests import Batch, Request, Withdraw
@@ -25,7 +26,8 @@ from taskdist.backends.store_file import open_reader
 from taskdist.backends.writer import Writer
 from taskdist.core import commands
 from taskdist.core.commands import Command, Grants
-from taskdist.core.errors import Exhausted, StoreFailed, Unavailable
+from taskdist.core.errors import Exhausted, PreconditionFailed, StoreFailed, Unavailable
+from taskdist.core.inspecting import BackUpStore, CheckStore
 from taskdist.core.queries import Query
 from taskdist.settings import DistributorSettings
 
@@ -61,6 +63,7 @@ class EmbeddedBackend:
         self._closing = False
         self._ending = False
         self._reader: ThreadPoolExecutor | None = None
+        self._inspections: Inspections | None = None
 
     async def open(self, listener: Listener) -> None:
         """Opens the journal and starts to load what waits in it."""
@@ -75,6 +78,7 @@ class EmbeddedBackend:
             if path:
                 self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
                 self._connection = await self._in_reader(open_reader, path)
+                self._inspections = Inspections(path, settings, self._writer.log_bytes, self._fail)
         except apsw.Error as error:
             journal.abandon()
             raise StoreFailed(f"the store {path} cannot be read: {error}") from error
@@ -86,6 +90,11 @@ class EmbeddedBackend:
 
     async def read(self, query: Query[A]) -> A:
         """See `Backend.read`."""
+        if isinstance(query, CheckStore | BackUpStore):
+            self._check_open()
+            if self._inspections is None:
+                raise PreconditionFailed("the store is in memory: there is no file to look at")
+            return cast(A, self._inspections.run(query))
         if self._reader is None:
             return cast(A, await self._ask(query))
         self._check_open()
@@ -105,6 +114,9 @@ class EmbeddedBackend:
             # to hear of have been asked back.
             with suppress(Unavailable):  # The store failed meanwhile; the listener hears of it.
                 await self._wait_for(Request(commands.StopTakes()))
+        if self._inspections is not None:
+            self._inspections.stop("the distributor is stopping")
+            await self._inspections.ended()
         self._ending = True
         self._runner.wake()
         await self._runner.finished()
@@ -175,6 +187,8 @@ class EmbeddedBackend:
         if self._failure is not None:
             return
         self._failure = error
+        if self._inspections is not None:
+            self._inspections.stop("the store failed")
         self._runner.wake()
         self._refuse(self._inbox.take_all())
         if isinstance(error, apsw.Error | OSError):
@@ -289,8 +303,8 @@ class _Checkpoints:
                 self._log_bytes = size
         elif self._idle_since_us is not None:
             idle_us = now_us - self._idle_since_us
-            if idle_us >= self._settings.idle_checkpoint_us:
-                writer.checkpoint(truncate=True)
+            is_idle = idle_us >= self._settings.idle_checkpoint_us
+            if is_idle and writer.checkpoint(truncate=True):
                 self._log_bytes = 0
                 self._idle_since_us = None
 

@@ -5,7 +5,6 @@ is read, so a bad one never blocks a start.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +35,7 @@ from taskdist.backends.rows import (
     updated_row,
     updated_times_row,
 )
-from taskdist.backends.store_file import PAGE_BYTES, lock, open_writer, unlock
+from taskdist.backends.store_file import BUSY_TIMEOUT_MS, PAGE_BYTES, lock, open_writer, unlock
 from taskdist.backends.unwritten import Statement, Unwritten, delete, insert, update
 from taskdist.core.commands import Change
 from taskdist.core.task import Attempt, Task, TaskState
@@ -341,12 +340,22 @@ class Journal:
             self.connection.execute("RELEASE several")
         self._savepoint = _Savepoint.NONE
 
-    def checkpoint(self, *, truncate: bool = False) -> None:
-        """Copies the log into the database as far as readers allow; may cut it to nothing."""
+    def checkpoint(self, *, truncate: bool = False) -> bool:
+        """Copies the log into the database as far as readers allow; may cut it to nothing.
+
+        Returns:
+            False if a reader is in the way, which is not waited for, or the disk full: the log
+            stays as it is until next time.
+        """
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
-        # A reader may be in the way, or the disk full: then the log stays as it is until next time.
-        with suppress(apsw.BusyError, apsw.FullError):
+        self.connection.set_busy_timeout(0)
+        try:
             self.connection.wal_checkpoint(mode=mode)
+        except (apsw.BusyError, apsw.FullError):
+            return False
+        finally:
+            self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        return True
 
     def log_bytes(self) -> int:
         """How much of the write-ahead log is in use. Its file does not shrink when it is reused."""

@@ -113,9 +113,9 @@ class Writer:
         left_us = max(left_us, self._full_until_us - now_us)
         return max(0, min(left_us, self._settings.tick_us))
 
-    def checkpoint(self, *, truncate: bool = False) -> None:
-        """Copies the journal's log into its database."""
-        self._journal.checkpoint(truncate=truncate)
+    def checkpoint(self, *, truncate: bool = False) -> bool:
+        """Copies the journal's log into its database. Returns whether nobody was in the way."""
+        return self._journal.checkpoint(truncate=truncate)
 
     def log_bytes(self) -> int:
         """How large the journal's log is."""

@@ -20,6 +20,7 @@ from grpclib.const import Cardinality
 from taskdist.client import reading
 from taskdist.client.batching import Batcher
 from taskdist.client.connection import OPERATIONS, SERVICE, Errors, channel_to
+from taskdist.client.inspecting import Inspecting
 from taskdist.client.saying import Said, selection_message, submit_request
 from taskdist.client.work import WorkStream, open_work
 from taskdist.core.errors import Refused, Unavailable
@@ -40,7 +41,7 @@ BATCH_PAUSES_S = (0.1, 0.4, 1.6)
 """Pauses before a batch is sent again, in all enough for a short restart."""
 
 
-class Client:
+class Client(Inspecting):
     """Calls one distributor over one connection, made when it is first needed.
 
     Args:

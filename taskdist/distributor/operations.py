@@ -2,14 +2,18 @@
 
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import structlog
+from grpclib import const
 
 from taskdist.backends.protocol import Backend
 from taskdist.core import commands
 from taskdist.core.commands import Command
 from taskdist.core.errors import Exhausted, Refused
+from taskdist.core.inspecting import BackUpStore, CheckStore
+from taskdist.distributor.transport import AnyStream, first_message
 from taskdist.wire import convert_operations as convert
 from taskdist.wire import messages as wire
 from taskdist.wire.convert_operations import Operation
@@ -23,6 +27,15 @@ class OperationsService(wire.OperationsBase):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
+    def __mapping__(self) -> dict[str, const.Handler]:
+        """grpclib's table of methods; a generated stream would end only when it is collected."""
+        mapping = super().__mapping__()
+        own = {"CheckStore": self._check_store, "BackupStore": self._backup_store}
+        for name, method in own.items():
+            path = f"/taskdist.v1.Operations/{name}"
+            mapping[path] = mapping[path]._replace(func=method)
+        return mapping
+
     async def redrive(self, redrive_request: wire.RedriveRequest) -> wire.RedriveResponse:
         """Puts tasks back."""
         operation = convert.operation(redrive_request, convert.REDRIVABLE, _now_us())
@@ -32,6 +45,23 @@ class OperationsService(wire.OperationsBase):
         """Removes tasks."""
         operation = convert.operation(purge_request, convert.PURGEABLE, _now_us())
         return convert.purged(*await self._operate("purged", operation, commands.Purge))
+
+    async def _check_store(self, stream: AnyStream) -> None:
+        await first_message(stream)
+        async with aclosing(await self._backend.read(CheckStore())) as steps:
+            async for step in steps:
+                await stream.send_message(convert.checked(step))
+                if step.done:
+                    tell = log.error if step.fault_count else log.info
+                    tell("store checked", tasks=step.tasks, faults=step.fault_count)
+
+    async def _backup_store(self, stream: AnyStream) -> None:
+        await first_message(stream)
+        async with aclosing(await self._backend.read(BackUpStore())) as parts:
+            async for part in parts:
+                await stream.send_message(convert.backed_up(part))
+                if part.sha256:
+                    log.info("store backed up", bytes=part.total_bytes, sha256=part.sha256.hex())
 
     async def _operate(
         self, done: str, operation: Operation, command: Callable[[str], Command[Any]]

@@ -1,4 +1,4 @@
-"""Between the wire and the core, for operators: which finished tasks they mean.
+"""Between the wire and the core, for operators: which finished tasks they mean, and the store.
 
 As in `convert.py`, whatever is wrong with a request is found before anything is asked of a backend.
 """
@@ -6,6 +6,7 @@ As in `convert.py`, whatever is wrong with a request is found before anything is
 import re
 from collections.abc import Sequence
 
+from taskdist.core.inspecting import BackupPart, Checked
 from taskdist.core.lifecycle import Event, states_before
 from taskdist.core.queries import Selected, SelectFinished
 from taskdist.core.task import TaskState
@@ -110,3 +111,28 @@ def redriven(count: int, cursor: str) -> wire.RedriveResponse:
 def purged(count: int, cursor: str) -> wire.PurgeResponse:
     """How many were removed."""
     return make(wire.PurgeResponse, count=count, next_cursor=cursor)
+
+
+def checked(step: Checked) -> wire.CheckStoreResponse:
+    """How far a check of the store is."""
+    return make(
+        wire.CheckStoreResponse,
+        store_bytes=step.store_bytes,
+        tasks=step.tasks,
+        tasks_in_all=step.tasks_in_all,
+        attempts=step.attempts,
+        faults=list(step.faults),
+        fault_count=step.fault_count,
+        done=step.done,
+    )
+
+
+def backed_up(part: BackupPart) -> wire.BackupStoreResponse:
+    """How far a backup is, and its next bytes."""
+    return make(
+        wire.BackupStoreResponse,
+        total_bytes=part.total_bytes,
+        copied_bytes=part.copied_bytes,
+        chunk=part.chunk,
+        sha256=part.sha256,
+    )

@@ -656,6 +656,57 @@ class PurgeResponse(betterproto.Message):
     """Empty: that was all."""
 
 
+@dataclass(eq=False, repr=False)
+class CheckStoreRequest(betterproto.Message):
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class CheckStoreResponse(betterproto.Message):
+    store_bytes: int = betterproto.uint64_field(1)
+    """The size of the store's file."""
+
+    tasks: int = betterproto.uint64_field(2)
+    """Tasks looked at so far; 0 while the file is looked at."""
+
+    tasks_in_all: int = betterproto.uint64_field(3)
+    """How many there are, roughly: others come and go meanwhile."""
+
+    attempts: int = betterproto.uint64_field(4)
+    """Their ended attempts looked at so far."""
+
+    faults: List[str] = betterproto.string_field(5)
+    """
+    For people: what was found since the message before, one line each. The first 100 are told.
+    """
+
+    fault_count: int = betterproto.uint64_field(6)
+    """What was found so far, including what is not told."""
+
+    done: bool = betterproto.bool_field(7)
+    """This is the last message: the whole store was looked at."""
+
+
+@dataclass(eq=False, repr=False)
+class BackupStoreRequest(betterproto.Message):
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class BackupStoreResponse(betterproto.Message):
+    total_bytes: int = betterproto.uint64_field(1)
+    """The size of the backup."""
+
+    copied_bytes: int = betterproto.uint64_field(2)
+    """How much of the copy is made. No chunk comes before it is whole."""
+
+    chunk: bytes = betterproto.bytes_field(3)
+    """The next bytes, at most 1 MiB."""
+
+    sha256: bytes = betterproto.bytes_field(4)
+    """In the last message, which has no chunk: of all bytes."""
+
+
 class TaskDistributorStub(betterproto.ServiceStub):
     async def submit_task(
         self,
@@ -900,6 +951,42 @@ class OperationsStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def check_store(
+        self,
+        check_store_request: "CheckStoreRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> AsyncIterator[CheckStoreResponse]:
+        async for response in self._unary_stream(
+            "/taskdist.v1.Operations/CheckStore",
+            check_store_request,
+            CheckStoreResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+    async def backup_store(
+        self,
+        backup_store_request: "BackupStoreRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> AsyncIterator[BackupStoreResponse]:
+        async for response in self._unary_stream(
+            "/taskdist.v1.Operations/BackupStore",
+            backup_store_request,
+            BackupStoreResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
 
 class TaskDistributorBase(ServiceBase):
 
@@ -1136,6 +1223,18 @@ class OperationsBase(ServiceBase):
     async def purge(self, purge_request: "PurgeRequest") -> "PurgeResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def check_store(
+        self, check_store_request: "CheckStoreRequest"
+    ) -> AsyncIterator[CheckStoreResponse]:
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield CheckStoreResponse()
+
+    async def backup_store(
+        self, backup_store_request: "BackupStoreRequest"
+    ) -> AsyncIterator[BackupStoreResponse]:
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield BackupStoreResponse()
+
     async def __rpc_redrive(
         self, stream: "grpclib.server.Stream[RedriveRequest, RedriveResponse]"
     ) -> None:
@@ -1150,6 +1249,26 @@ class OperationsBase(ServiceBase):
         response = await self.purge(request)
         await stream.send_message(response)
 
+    async def __rpc_check_store(
+        self, stream: "grpclib.server.Stream[CheckStoreRequest, CheckStoreResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        await self._call_rpc_handler_server_stream(
+            self.check_store,
+            stream,
+            request,
+        )
+
+    async def __rpc_backup_store(
+        self, stream: "grpclib.server.Stream[BackupStoreRequest, BackupStoreResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        await self._call_rpc_handler_server_stream(
+            self.backup_store,
+            stream,
+            request,
+        )
+
     def __mapping__(self) -> Dict[str, grpclib.const.Handler]:
         return {
             "/taskdist.v1.Operations/Redrive": grpclib.const.Handler(
@@ -1163,5 +1282,17 @@ class OperationsBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 PurgeRequest,
                 PurgeResponse,
+            ),
+            "/taskdist.v1.Operations/CheckStore": grpclib.const.Handler(
+                self.__rpc_check_store,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                CheckStoreRequest,
+                CheckStoreResponse,
+            ),
+            "/taskdist.v1.Operations/BackupStore": grpclib.const.Handler(
+                self.__rpc_backup_store,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                BackupStoreRequest,
+                BackupStoreResponse,
             ),
         }

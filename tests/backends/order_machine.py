@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from taskdist.backends.journal import Journal
 from taskdist.backends.requests import Batch, Request
+from taskdist.backends.store_check import StoreCheck
 from taskdist.backends.writer import Writer
 from taskdist.core import commands
 from taskdist.core.commands import Command, Grants, Placed
@@ -131,11 +132,17 @@ class WriterAgainstModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self.check_histories()
+            self.check_store()
         finally:
             self.journal.abandon()
         self.seen.update(self.seen_now)
         for what in sorted(self.seen_now):
             event(what)
+
+    def check_store(self) -> None:
+        """What an operator's check holds true of a store is true of any (P1)."""
+        *_, last = StoreCheck(self.journal.connection, lambda: None).steps()
+        assert (last.faults, last.tasks, last.done) == ((), len(self.model.rows), True)
 
     def check_histories(self) -> None:
         """What is kept of each task's attempts is what happened, and of no others anything."""
