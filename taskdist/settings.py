@@ -158,14 +158,9 @@ ID_ENDING_LENGTH_MIN = 6
 LANES_MAX = 1_000
 """(queue, kind) pairs with waiting tasks. A position is summed over the lanes of a queue."""
 
-CHECK_FAULTS_TOLD_MAX = 100
-"""Faults of a store that one check names; the rest are counted. More is one cause, mostly."""
-
-CHECK_STEP_US = 10_000
-"""How long a check reads rows from one snapshot, some 500 tasks: nothing waits for longer."""
-
 BACKUP_CHUNK_BYTES = MIB
-"""Of a backup in one message: what a stream's window takes."""
+CHECK_FAULTS_TOLD_MAX = 100
+"""Bytes of a backup in a message; faults that a check names, of as many as it counts."""
 
 WATCH_CHANGES_KEPT_MAX = 256
 """Changes that one WatchTask keeps for a slow reader: more than a task has in its life, mostly."""
@@ -294,19 +289,16 @@ class DistributorSettings(Sourced):
     """After so long without a change the log is cut to nothing, which nobody then waits for."""
 
     snapshot_log_bytes_max: int = Field(GIB, ge=8 * MIB)
-    """A check of the file, or the copy for a backup, holds the write-ahead log, which grows with
-    all that is written meanwhile; beyond this it gives up. A minute at full load."""
+    """A check or backup that makes the log grow beyond this gives up: a minute at full load."""
 
-    backup_directory: str = ""
-    """Where the copy of the store is made that a backup is sent from; nothing: beside the store. It
-    needs as much room as the store, and is removed with the call."""
+    backup_directory: str = "."
+    """Where a backup is copied to before it is sent, from where the store is: as large again."""
 
     backup_free_bytes_min: int = Field(256 * MIB, ge=0)
-    """What a backup's copy leaves free on its disk: that is mostly where tasks are kept, too."""
+    """What that copy leaves free on its disk, which is mostly that of the store."""
 
     inspection_us: Duration = Field(6 * 3_600 * SECOND_US, ge=SECOND_US)
-    """How long a check or a backup may take, its reader's slowness included: the largest store at a
-    MiB a second. Nobody else can begin one meanwhile."""
+    """How long a check or backup may take: the largest store at a MiB a second."""
 
     tick_us: Duration = Field(250_000, ge=1_000, le=SECOND_US)
     """The writer looks at the clock at least so often. Expiry may be noticed so late."""

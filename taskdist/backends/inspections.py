@@ -122,12 +122,10 @@ class Inspections:
             yield from StoreCheck(connection, lambda: self._look_at_log(inspection)).steps()
 
     def _back_up(self, inspection: "_Inspection") -> Steps:
-        settings = self._settings
-        directory = Path(settings.backup_directory) if settings.backup_directory else None
         yield from back_up(
             self._path,
-            directory or self._path.parent,
-            settings.backup_free_bytes_min,
+            self._path.parent / self._settings.backup_directory,
+            self._settings.backup_free_bytes_min,
             lambda: self._look_at_log(inspection),
         )
 

@@ -15,10 +15,13 @@ import apsw
 from taskdist.backends.store_file import PAGE_BYTES, open_reader
 from taskdist.core.errors import PreconditionFailed
 from taskdist.core.inspecting import BackupPart
-from taskdist.settings import BACKUP_CHUNK_BYTES, CHECK_STEP_US
+from taskdist.settings import BACKUP_CHUNK_BYTES
 
 PAGES_AT_ONCE = 64
 """Copied without a look at whether the backup is still wanted: less than a millisecond's work."""
+
+TELL_NS = 50_000_000
+"""How often it says how far the copy is."""
 
 
 def back_up(
@@ -72,7 +75,7 @@ def _copy(
                 while not backup.done:
                     look()
                     backup.step(PAGES_AT_ONCE)
-                    if monotonic_ns() - told_ns > CHECK_STEP_US * 1_000:
+                    if monotonic_ns() - told_ns > TELL_NS:
                         told_ns = monotonic_ns()
                         copied = backup.page_count - backup.remaining
                         yield BackupPart(total_bytes, copied * PAGE_BYTES)

@@ -34,6 +34,7 @@ def check(
     file: Annotated[
         Path | None,
         typer.Argument(
+            metavar="[FILE]",
             help="A backup, or the store of a distributor that has stopped. It is not written to. "
             "Without it: the store of the running distributor.",
             show_default=False,
@@ -64,7 +65,7 @@ def check(
 
 @store.command()
 def backup(
-    file: Annotated[Path, typer.Argument(help="Where the backup is written; one file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it is written.")],
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     json: Json = False,
     server: Server = SERVER_DEFAULT,

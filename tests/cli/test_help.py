@@ -37,10 +37,12 @@ def test_the_help_of_all_names_every_verb(taskdist: CommandLine) -> None:
 
 
 def test_a_group_by_itself_names_its_verbs(taskdist: CommandLine) -> None:
-    assert IN_GROUPS.keys() == {f"dead {verb}" for verb in ("list", "show", "redrive", "purge")}
-    for arguments in (["dead"], ["dead", "-h"]):
-        text = taskdist(*arguments).out.decode()
-        assert all(verb.split()[1] in text for verb in IN_GROUPS)
+    groups = {"dead": ("list", "show", "redrive", "purge"), "store": ("check", "backup")}
+    assert IN_GROUPS.keys() == {f"{group} {verb}" for group in groups for verb in groups[group]}
+    for group, verbs in groups.items():
+        for arguments in ([group], [group, "-h"]):
+            text = taskdist(*arguments).out.decode()
+            assert all(verb in text for verb in verbs)
 
 
 def test_it_says_its_version(taskdist: CommandLine) -> None:
@@ -75,6 +77,8 @@ def test_a_shell_can_complete_verbs_and_options(
         (["serve", "--store", "mysql:tasks"], "write sqlite:PATH or memory:"),
         (["list", "--server", "localhost"], "--server: 'localhost' is not HOST:PORT"),
         (["dead", "revive"], "No such command 'revive'"),
+        (["store", "backup"], "Missing argument 'FILE'"),
+        (["store", "check", "nowhere.db"], "nowhere.db cannot be opened: No such file"),
         (["list", "--state", "asleep"], "scheduled, ready, leased, succeeded, dead, cancelled"),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",

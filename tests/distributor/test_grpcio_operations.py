@@ -1,6 +1,8 @@
 """The official gRPC client drives the operators' verbs and meets the limits."""
 
+import time
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import grpc
@@ -90,8 +92,46 @@ def test_operators_put_back_and_remove(
     assert refusal(lambda: stub.GetTask(gone, timeout=TIMEOUT_S)).code is CODE.NOT_FOUND
     refused = refusal(lambda: operators.Purge(pb.PurgeRequest(), timeout=TIMEOUT_S))
     assert (refused.code, refused.fields) == (CODE.INVALID_ARGUMENT, {"selection.all"})
+
+    messages = list(operators.CheckStore(pb.CheckStoreRequest(), timeout=TIMEOUT_S))
+    assert [message.done for message in messages] == [False] * (len(messages) - 1) + [True]
+    assert (messages[-1].tasks, messages[-1].fault_count, messages[-1].faults) == (0, 0, [])
+    messages = list(operators.BackupStore(pb.BackupStoreRequest(), timeout=TIMEOUT_S))
+    content = b"".join(message.chunk for message in messages)
+    assert messages[-1].sha256 == sha256(content).digest()
+    assert messages[-1].total_bytes == messages[-1].copied_bytes == len(content) > 0
+    assert not any(message.sha256 for message in messages[:-1])
+    assert max(len(message.chunk) for message in messages) <= 1 << 20
     service = pb.DESCRIPTOR.services_by_name["Operations"]
     assert operators.called == {method.name for method in service.methods}
+
+
+def test_p7_a_second_inspection_is_refused_and_a_cancelled_one_makes_room(
+    stub: Noted, pb: Any, generated: Generated, channel: grpc.Channel
+) -> None:
+    """It says when to try again, which is then enough."""
+    operators = Noted(generated.pb2_grpc.OperationsStub(channel))
+    large = [pb.SubmitTaskRequest(user_tier="paid", queue="large", data=bytes(500_000))] * 2
+    stub.SubmitTasks(pb.SubmitTasksRequest(tasks=large), timeout=TIMEOUT_S)
+    tasks = stub.ListTasks(pb.ListTasksRequest(queue="large"), timeout=TIMEOUT_S).tasks
+    for task in tasks:  # They would be in the way of the other tests.
+        stub.CancelTask(pb.CancelTaskRequest(task_id=task.task_id), timeout=TIMEOUT_S)
+    backup = operators.BackupStore(pb.BackupStoreRequest(), timeout=TIMEOUT_S)
+    next(backup)
+    check = pb.CheckStoreRequest()
+    refused = refusal(lambda: list(operators.CheckStore(check, timeout=TIMEOUT_S)))
+    assert refused.code is CODE.RESOURCE_EXHAUSTED
+    assert "a backup of the store is under way, one at a time" in refused.text
+    (detail,) = refused.details
+    assert isinstance(detail, RetryInfo)
+    backup.cancel()
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:  # The distributor hears of it in its own time.
+        try:
+            assert list(operators.CheckStore(check, timeout=TIMEOUT_S))[-1].done
+            return
+        except grpc.RpcError:
+            assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("service", ["", "taskdist.v1.TaskDistributor", "taskdist.v1.Operations"])
