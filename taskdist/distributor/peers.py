@@ -37,6 +37,9 @@ log = structlog.get_logger()
 REQUIRED_HEADERS = {":method", ":path"}
 """What grpclib reads of each request without a look whether it is there."""
 
+TIMEOUT_LENGTH_MAX = 9
+"""Characters of a `grpc-timeout`: 8 digits and a unit ("Requests" of gRPC over HTTP/2)."""
+
 FRAMES_PER_TURN = 128
 """After so many a peer's frames wait for the event loop's next turn. asyncio reads 256 KiB at once;
 that may be 26,000 frames of a byte each, a second in which nobody else is served."""
@@ -183,6 +186,14 @@ class Pieces(Buffer):
 def _nobody_cares() -> None: ...
 
 
+def _is_harmless(name: str, value: str) -> bool:
+    """Whether grpclib can read this header; as to those that it cannot, nobody here needs them."""
+    if name == "grpc-timeout":
+        # A longer one breaks the rules of gRPC, and overflows: as good as no deadline.
+        return len(value) <= TIMEOUT_LENGTH_MAX
+    return not name.endswith("-bin")  # It leaves a call unanswered whose base64 is none.
+
+
 class Processor(EventsProcessor):
     """What becomes of h2's events, streams included.
 
@@ -221,8 +232,7 @@ class Processor(EventsProcessor):
         names = {name for name, _ in event.headers or ()}
         if not names >= REQUIRED_HEADERS:
             raise ProtocolError("a request without :method or :path")
-        # Nobody here reads them, and grpclib leaves a call unanswered whose base64 is none.
-        event.headers = [one for one in event.headers or () if not str(one[0]).endswith("-bin")]
+        event.headers = [one for one in event.headers or () if _is_harmless(*map(str, one))]
         super().process_request_received(event)
         stream = self.streams[event.stream_id]
         stream.buffer = Pieces(stream.buffer._ack_callback)

@@ -10,18 +10,22 @@ import socket
 import struct
 import weakref
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import grpclib.server
 from grpclib import const
 from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError
+from grpclib.metadata import Deadline
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server as GrpclibServer
 from grpclib.server import Stream
+from grpclib.utils import DeadlineWrapper
 
 from taskdist.core.errors import BadField, Refused, TooLarge
 from taskdist.distributor.peers import PeerProtocol
@@ -36,6 +40,33 @@ OUR_PATHS = "/taskdist."
 
 _PREFIX = struct.Struct(">?I")
 """Compressed or not, and the length ("Length-Prefixed-Message" of gRPC over HTTP/2)."""
+
+
+class _Deadlines(DeadlineWrapper):
+    """grpclib's, for deadlines that have passed as well.
+
+    Such a call shall end as all do that come to their deadline. grpclib answers it with UNKNOWN,
+    and its log has a traceback.
+    """
+
+    @contextmanager
+    def start(self, deadline: Deadline) -> Iterator[None]:
+        """Ends the calls inside at the deadline; at once, if that was before."""
+
+        def end() -> None:
+            self.cancel(TimeoutError("Deadline exceeded"))
+
+        left_s = deadline.time_remaining()
+        if not left_s:
+            end()  # Whoever enters it now is not let in.
+        timer = asyncio.get_running_loop().call_later(left_s, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+grpclib.server.DeadlineWrapper = _Deadlines  # type: ignore[misc] # there is no other seam
 
 
 class Server(GrpclibServer):

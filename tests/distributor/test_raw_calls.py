@@ -18,6 +18,7 @@ from taskdist.settings import MESSAGE_BYTES_MAX
 from taskdist.wire import messages as wire
 from tests.distributor.story import nothing_changes, submit, take
 from tests.support.channel import MemoryChannel
+from tests.support.peer import EMPTY_MESSAGE, peer_of
 
 pytestmark = pytest.mark.virtual_time
 
@@ -169,6 +170,32 @@ async def test_p7_very_many_unknown_fields_cost_no_time(client: Client, channel:
     async with channel:
         error = await raw_call(channel, "CancelTask", framed(unknown))
     assert error.status is Status.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("timeout", ["0n", "0S", "00000000H", "1n"])
+async def test_a_call_whose_deadline_has_passed_is_not_begun(
+    timeout: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with peer_of() as (peer, client, _):
+        task_id = await submit(client)
+        async with nothing_changes(client):
+            for method in METHODS:
+                call = peer.call(method, EMPTY_MESSAGE, end=True, more=[("grpc-timeout", timeout)])
+                await asyncio.sleep(0.1)
+                assert peer.status(call) == str(Status.DEADLINE_EXCEEDED.value), method
+        assert (await take(client)).task_id == task_id
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("timeout", ["9" * 400 + "H", "9" * 9 + "n", "1" * 5_000 + "S"])
+async def test_a_deadline_of_more_digits_than_allowed_is_none(
+    timeout: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with peer_of() as (peer, _, _):
+        call = peer.call("Ping", EMPTY_MESSAGE, end=True, more=[("grpc-timeout", timeout)])
+        await asyncio.sleep(0.1)
+        assert peer.status(call) == "0"
+    assert not caplog.records
 
 
 async def test_health_and_reflection_are_guarded_as_well(
