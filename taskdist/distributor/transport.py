@@ -66,7 +66,7 @@ class _Deadlines(DeadlineWrapper):
             timer.cancel()
 
 
-grpclib.server.DeadlineWrapper = _Deadlines  # type: ignore[misc] # there is no other seam
+grpclib.server.DeadlineWrapper = _Deadlines  # type: ignore[attr-defined] # the only seam
 
 
 class Server(GrpclibServer):

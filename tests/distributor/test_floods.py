@@ -3,23 +3,19 @@
 import asyncio
 import struct
 import tracemalloc
-from collections.abc import Callable
 
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.floods import FLOODS
 from tests.support.peer import (
     DATA,
     EMPTY_MESSAGE,
     END_STREAM,
     HALF_A_MESSAGE,
     PADDED,
-    PING,
-    PRIORITY,
-    SETTINGS,
     UNKNOWN,
     WINDOW_UPDATE,
-    Peer,
     frame,
     limits,
     peer_of,
@@ -50,26 +46,6 @@ async def test_ten_thousand_cancelled_calls_leave_the_connection_working() -> No
 
 
 # --- floods -----------------------------------------------------------------------------------
-
-
-def reset_a_call(peer: Peer) -> bytes:
-    peer.http2.reset_stream(peer.call("Ping", HALF_A_MESSAGE))
-    return peer.http2.data_to_send()
-
-
-def make_it_reset(peer: Peer) -> bytes:
-    """A window over HTTP/2's limit is a stream's error, and the distributor resets it."""
-    return frame(WINDOW_UPDATE, b"\x7f\xff\xff\xff", stream_id=peer.call("Ping", HALF_A_MESSAGE))
-
-
-FLOODS: dict[str, Callable[[Peer], bytes]] = {
-    "resets": reset_a_call,
-    "made resets": make_it_reset,
-    "pings": lambda peer: frame(PING, b"12345678"),
-    "settings": lambda peer: frame(SETTINGS),
-    "priorities": lambda peer: frame(PRIORITY, bytes(5), stream_id=7),
-    "unknown frames": lambda peer: frame(UNKNOWN),
-}
 
 
 @pytest.mark.parametrize("name", FLOODS)

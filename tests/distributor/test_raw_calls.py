@@ -172,27 +172,27 @@ async def test_p7_very_many_unknown_fields_cost_no_time(client: Client, channel:
     assert error.status is Status.RESOURCE_EXHAUSTED
 
 
-@pytest.mark.parametrize("timeout", ["0n", "0S", "00000000H", "1n"])
+@pytest.mark.parametrize("said", ["0n", "0S", "00000000H", "1n"])
 async def test_a_call_whose_deadline_has_passed_is_not_begun(
-    timeout: str, caplog: pytest.LogCaptureFixture
+    said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with peer_of() as (peer, client, _):
         task_id = await submit(client)
         async with nothing_changes(client):
             for method in METHODS:
-                call = peer.call(method, EMPTY_MESSAGE, end=True, more=[("grpc-timeout", timeout)])
+                call = peer.call(method, EMPTY_MESSAGE, end=True, more=[("grpc-timeout", said)])
                 await asyncio.sleep(0.1)
                 assert peer.status(call) == str(Status.DEADLINE_EXCEEDED.value), method
         assert (await take(client)).task_id == task_id
     assert not [record for record in caplog.records if record.exc_info]
 
 
-@pytest.mark.parametrize("timeout", ["9" * 400 + "H", "9" * 9 + "n", "1" * 5_000 + "S"])
+@pytest.mark.parametrize("said", ["9" * 400 + "H", "9" * 9 + "n", "1" * 5_000 + "S"])
 async def test_a_deadline_of_more_digits_than_allowed_is_none(
-    timeout: str, caplog: pytest.LogCaptureFixture
+    said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with peer_of() as (peer, _, _):
-        call = peer.call("Ping", EMPTY_MESSAGE, end=True, more=[("grpc-timeout", timeout)])
+        call = peer.call("Ping", EMPTY_MESSAGE, end=True, more=[("grpc-timeout", said)])
         await asyncio.sleep(0.1)
         assert peer.status(call) == "0"
     assert not caplog.records

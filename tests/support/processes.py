@@ -46,6 +46,11 @@ class Spawned:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
     # --- what it says ---
 
     def wait_for(self, event: str, *, count: int = 1, **fields: object) -> Line:
