@@ -38,8 +38,7 @@ def page() -> str:
     parts = [HEAD]
     for title, settings in SECTIONS.items():
         parts.append(f"\n## {title}\n\n{TABLE}")
-        for field, about in settings.model_fields.items():
-            owner = settings if field in settings.__annotations__ else Sourced
+        for owner, field, about in _fields(settings):
             reason = reasons[owner.__name__, field]
             default = _shown(field, about.default)
             cells = (f"`{name_of(field)}`", f"`{default}`", _allowed(field, about), reason)
@@ -47,9 +46,22 @@ def page() -> str:
     return "".join(parts)
 
 
+def _fields(settings: type[Sourced]) -> list[tuple[type[Sourced], str, FieldInfo]]:
+    """Each setting and the class that it stands in: what all have first, then its own."""
+    owners = [one for one in settings.__mro__ if issubclass(one, Sourced)]
+    owners = [owners[-1], *owners[:-1]]
+    all_fields = settings.model_fields
+    return [
+        (owner, field, all_fields[field])
+        for owner in owners
+        for field in all_fields
+        if field in owner.__annotations__
+    ]
+
+
 def _reasons() -> Iterator[tuple[tuple[str, str], str]]:
     """What stands below each field of each class of settings."""
-    for path in ("taskdist/settings.py", "taskdist/sources.py"):
+    for path in ("taskdist/settings.py", "taskdist/limits.py", "taskdist/sources.py"):
         for node in ast.parse((ROOT / path).read_text()).body:
             if not isinstance(node, ast.ClassDef):
                 continue

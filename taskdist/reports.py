@@ -95,6 +95,8 @@ class TaskReport:
     lease_s: float
     """0: the distributor's."""
     idempotency_key: str
+    waits_because: str = ""
+    """Why it waits, while it is ready and no live agent takes it."""
     result: bytes = b""
     error: str = ""
     attempts: tuple[PastAttempt, ...] = ()

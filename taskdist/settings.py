@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from taskdist.limits import TellingSettings
 from taskdist.sources import (
     NAME_PATTERN,
     SECOND_US,
@@ -175,7 +176,7 @@ TIERS_MAX = 100
 # --- the distributor's ------------------------------------------------------------------------
 
 
-class DistributorSettings(Sourced):
+class DistributorSettings(TellingSettings):
     """What `taskdist serve` can be told."""
 
     listen: Address = "127.0.0.1:50051"

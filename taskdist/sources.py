@@ -137,9 +137,10 @@ class Sourced(BaseModel):
             raise SettingsError(_one_line(error, places)) from None
 
 
-def _all_names() -> set[str]:
+def _all_names(settings: type[Sourced] = Sourced) -> set[str]:
     """What users may call a setting of any command."""
-    return {name_of(field) for cls in Sourced.__subclasses__() for field in cls.model_fields}
+    names = {name_of(field) for field in settings.model_fields}
+    return names.union(*map(_all_names, settings.__subclasses__()))
 
 
 def _read_file(config: Path | None) -> dict[str, Any]:

@@ -17,18 +17,19 @@ OURS = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), *sorted(ROOT.glob("sc
 
 LAYERS: dict[str, set[str]] = {
     "sources": set(),
-    "settings": {"sources"},
+    "limits": {"sources"},
+    "settings": {"limits", "sources"},
     "signals": set(),
     "interpreter": {"settings"},
     "logs": set(),
-    "core": {"settings"},
-    "wire": {"core", "settings"},
-    "backends": {"core", "settings"},
+    "core": {"limits", "settings"},
+    "wire": {"core", "limits", "settings"},
+    "backends": {"core", "limits", "settings"},
     "reports": {"core"},
     "kinds": {"core"},
-    "client": {"kinds", "reports", "wire", "core", "settings"},
-    "agent": {"client", "kinds", "reports", "core", "settings", "signals"},
-    "distributor": {"backends", "wire", "core", "settings", "signals"},
+    "client": {"kinds", "reports", "wire", "core", "limits", "settings"},
+    "agent": {"client", "kinds", "reports", "core", "limits", "settings", "signals"},
+    "distributor": {"backends", "wire", "core", "limits", "settings", "signals"},
     "testing": {
         "agent",
         "distributor",
@@ -37,6 +38,7 @@ LAYERS: dict[str, set[str]] = {
         "wire",
         "kinds",
         "core",
+        "limits",
         "settings",
         "signals",
     },
@@ -47,6 +49,7 @@ LAYERS: dict[str, set[str]] = {
         "kinds",
         "reports",
         "core",
+        "limits",
         "settings",
         "signals",
         "interpreter",
@@ -128,7 +131,8 @@ def test_only_convert_and_the_client_touch_messages() -> None:
     # The service names the messages in its methods' types, and reads or builds none.
     speakers = {"distributor/service.py", "distributor/operations.py", "distributor/work.py"}
     clients = {
-        f"client/{name}.py" for name in ("client", "inspecting", "reading", "saying", "work")
+        f"client/{name}.py"
+        for name in ("agent_verbs", "client", "inspecting", "reading", "saying", "work")
     }
     converters = {f"wire/{path.name}" for path in (PACKAGE / "wire").glob("convert*.py")}
     assert users == {"wire/codec.py"} | converters | clients | speakers

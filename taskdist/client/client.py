@@ -8,32 +8,27 @@ repeat is safe, and how long it may take.
 import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Unpack
 
 import uuid_utils
 from grpclib.client import Channel
 from grpclib.const import Cardinality
 
 from taskdist.client import reading
+from taskdist.client.agent_verbs import AgentVerbs
 from taskdist.client.batching import Batcher
-from taskdist.client.connection import OPERATIONS, SERVICE, Errors, channel_to
+from taskdist.client.connection import OPERATIONS, SERVICE, Errors
 from taskdist.client.inspecting import Inspecting
 from taskdist.client.saying import Said, selection_message, submit_request
-from taskdist.client.work import WorkStream, open_work
 from taskdist.core.errors import Refused, Unavailable
+from taskdist.core.offers import KindReport
 from taskdist.core.task import TaskState
-from taskdist.reports import Selection, Submission, Submitted, TaskReport, Work
-from taskdist.settings import (
-    CALLS_PER_CHANNEL_MAX,
-    PAGE_SIZE_DEFAULT,
-)
+from taskdist.reports import Selection, Submission, Submitted, TaskReport
+from taskdist.settings import PAGE_SIZE_DEFAULT
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import Codec, fields, make
-
-R = TypeVar("R")
 
 _codec = Codec()
 
@@ -41,7 +36,7 @@ BATCH_PAUSES_S = (0.1, 0.4, 1.6)
 """Pauses before a batch is sent again, in all enough for a short restart."""
 
 
-class Client(Inspecting):
+class Client(AgentVerbs, Inspecting):
     """Calls one distributor over one connection, made when it is first needed.
 
     Args:
@@ -60,22 +55,8 @@ class Client(Inspecting):
         timeout_s: float = 30,
         batching: bool = True,
     ) -> None:
-        self.server = server
-        self._channel = channel or channel_to(server)
-        self._timeout_s = timeout_s
-        # Above this every call that ends wakes all that wait for a stream.
-        self._calls = asyncio.Semaphore(CALLS_PER_CHANNEL_MAX)
+        super().__init__(server, channel, timeout_s)
         self._batcher = Batcher(self._submit_batch) if batching else None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connection."""
-        self._channel.close()
 
     # --- for those who submit ---
 
@@ -161,6 +142,18 @@ class Client(Inspecting):
             m = fields(await self._call("ListTasks", request, wire.ListTasksResponse))
             for task in m.tasks:
                 yield reading.report(task)
+            cursor = m.next_cursor
+            if not cursor:
+                return
+
+    async def list_kinds(self, *, queue: str = "", kind: str = "") -> AsyncIterator[KindReport]:
+        """The kinds that live agents run, by name; of this queue and name, if those are set."""
+        cursor = ""
+        while True:
+            request = make(wire.ListKindsRequest, queue=queue, kind=kind, cursor=cursor)
+            m = fields(await self._call("ListKinds", request, wire.ListKindsResponse))
+            for report in m.kinds:
+                yield reading.kind_report(report)
             cursor = m.next_cursor
             if not cursor:
                 return
@@ -257,104 +250,6 @@ class Client(Inspecting):
             if not cursor:
                 return count
 
-    # --- for agents ---
-
-    async def fetch(
-        self,
-        *,
-        agent_id: str,
-        session: str = "",
-        queues: Sequence[str] = (),
-        kinds: Sequence[str] = (),
-        wait_s: float = 0,
-    ) -> Work | None:
-        """The next task under a lease, or None if none was ready in time."""
-        request = make(
-            wire.FetchTaskRequest,
-            agent_id=agent_id,
-            session=session,
-            queues=list(queues),
-            kinds=list(kinds),
-            wait_seconds=wait_s,
-        )
-        timeout_s = self._timeout_s + wait_s
-        message = await self._call("FetchTask", request, wire.FetchTaskResponse, timeout_s)
-        if not fields(message).has_task:
-            return None
-        return reading.work(message)
-
-    def work(
-        self,
-        *,
-        agent_id: str,
-        session: str,
-        queues: Sequence[str] = (),
-        kinds: Sequence[str] = (),
-        slots: int,
-        lease_ids: Sequence[str] = (),
-    ) -> AbstractAsyncContextManager[WorkStream]:
-        """Opens a Work stream: leases come, outcomes go, in batches. See `open_work`."""
-        return open_work(
-            self._channel,
-            self.server,
-            agent_id=agent_id,
-            session=session,
-            queues=queues,
-            kinds=kinds,
-            slots=slots,
-            lease_ids=lease_ids,
-        )
-
-    async def complete(
-        self,
-        *,
-        task_id: str,
-        agent_id: str,
-        lease_id: str,
-        success: bool,
-        result: bytes = b"",
-        error: str = "",
-        retryable: bool = True,
-        retry_after_s: float | None = None,
-    ) -> str:
-        """Reports how a run ended; says what became of the task. Safe to repeat.
-
-        Raises:
-            PreconditionFailed: the lease is not held any more; the outcome counts for nothing.
-        """
-        request = make(
-            wire.CompleteTaskRequest,
-            task_id=task_id,
-            agent_id=agent_id,
-            lease_id=lease_id,
-            success=success,
-            result=result,
-            error=error,
-            retryable=retryable,
-            retry_after_seconds=retry_after_s,
-        )
-        return fields(await self._call("CompleteTask", request, wire.CompleteTaskResponse)).message
-
-    async def release(self, *, task_id: str, agent_id: str, lease_id: str) -> TaskState:
-        """Hands a task back unfinished. Safe to repeat.
-
-        Raises:
-            PreconditionFailed: the lease is not held any more.
-        """
-        request = make(
-            wire.ReleaseTaskRequest, task_id=task_id, agent_id=agent_id, lease_id=lease_id
-        )
-        m = fields(await self._call("ReleaseTask", request, wire.ReleaseTaskResponse))
-        return reading.state_of(m.status)
-
-    async def heartbeat(
-        self, *, agent_id: str, lease_ids: Sequence[str], timeout_s: float | None = None
-    ) -> frozenset[str]:
-        """Starts the terms of these leases anew; says which are still held."""
-        request = make(wire.HeartbeatRequest, agent_id=agent_id, lease_ids=list(lease_ids))
-        m = fields(await self._call("Heartbeat", request, wire.HeartbeatResponse, timeout_s))
-        return frozenset(m.lease_ids)
-
     async def _submit_batch(
         self, submissions: Sequence[Submission]
     ) -> Sequence[Submitted | Refused]:
@@ -365,31 +260,6 @@ class Client(Inspecting):
             except Unavailable:
                 await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
         return await self.submit_many(submissions, atomic=False, positions=True)
-
-    async def _call(
-        self,
-        method: str,
-        request: Any,
-        response: type[R],
-        timeout_s: float | None = None,
-        service: str = SERVICE,
-    ) -> R:
-        with Errors(self.server):
-            async with (
-                self._calls,
-                self._channel.request(
-                    f"{service}/{method}",
-                    Cardinality.UNARY_UNARY,
-                    type(request),
-                    response,
-                    timeout=self._timeout_s if timeout_s is None else timeout_s,
-                ) as stream,
-            ):
-                await stream.send_message(request, end=True)
-                message = await stream.recv_message()
-            if message is None:
-                raise Unavailable(f"{method}: no answer")
-            return message
 
 
 def _with_id(submission: Submission) -> Submission:

@@ -3,20 +3,17 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from grpclib.client import Channel
 from grpclib.const import Cardinality
 
+from taskdist.client.calling import Caller
 from taskdist.client.connection import OPERATIONS, Errors
 from taskdist.core.inspecting import BackupPart, Checked
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import fields, make
 
 
-class Inspecting:
-    """Part of `Client`."""
-
-    server: str
-    _channel: Channel
+class Inspecting(Caller):
+    """What an operator asks about a whole store: a part of `Client`."""
 
     async def check_store(self) -> AsyncIterator[Checked]:
         """Checks the store: how far that is, and what it found, until one is `done`.

@@ -3,6 +3,7 @@
 from typing import Any
 
 from taskdist.core.errors import BadField, Refused, Unavailable
+from taskdist.core.offers import KindReport
 from taskdist.core.task import Backoff, Outcome, TaskState
 from taskdist.reports import PastAttempt, RetryPause, Submitted, TaskReport, Verdict, Work, WorkNews
 from taskdist.wire import messages as wire
@@ -42,6 +43,7 @@ def report(task: wire.Task, **more: Any) -> TaskReport:
         run_timeout_s=m.run_timeout_seconds,
         lease_s=m.lease_seconds,
         idempotency_key=m.idempotency_key,
+        waits_because=m.waits_because,
         **more,
     )
 
@@ -67,6 +69,12 @@ def past_attempt(attempt: wire.Attempt) -> PastAttempt:
         outcome=Outcome[str(m.outcome.name)],
         error=m.error,
     )
+
+
+def kind_report(message: wire.KindReport) -> KindReport:
+    """What is known of a kind."""
+    m = fields(message)
+    return KindReport(m.name, tuple(m.queues), m.live_agents, tuple(m.input_schemas))
 
 
 def submitted(message: wire.SubmitTaskResponse) -> Submitted:

@@ -19,6 +19,7 @@ from taskdist.core import commands
 from taskdist.core.commands import Change
 from taskdist.core.task import Attempt, Outcome, Task, TaskState
 from taskdist.distributor.operations import OperationsService
+from taskdist.distributor.roster import Roster
 from taskdist.distributor.service import TaskDistributorService
 from taskdist.distributor.transport import Server, listening_socket
 from taskdist.distributor.watches import Watches
@@ -49,7 +50,9 @@ class Distributor:
         self._backend = backend or EmbeddedBackend(settings)
         self._watches = Watches(settings.watches_max)
         self._status = ServiceStatus()
-        service = TaskDistributorService(self._backend, settings, self._watches)
+        loop = asyncio.get_running_loop()
+        self._roster = Roster(settings, loop.time)
+        service = TaskDistributorService(self._backend, settings, self._watches, self._roster)
         self._streams = service.streams
         operations = OperationsService(self._backend)
         served: list[Any] = [service, operations]
@@ -57,7 +60,7 @@ class Distributor:
         services = [*served, health]
         services = ServerReflection.extend(services, pool=descriptor_pool())
         self.server = Server(services, settings)
-        self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.failure: asyncio.Future[BaseException] = loop.create_future()
 
     async def open(self) -> None:
         """Opens the store.
@@ -93,6 +96,7 @@ class Distributor:
         """Tells watchers, and logs what people want to know of."""
         self._watches.changed(changes)
         self._streams.changed(changes)
+        self._roster.changed(changes)
         for change in changes:
             after = change.after
             if after is not None and (change.attempt or after.state is TaskState.DEAD):

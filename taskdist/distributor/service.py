@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from taskdist.core import commands
 from taskdist.core.errors import TaskNotFound
 from taskdist.core.queries import GetTask, TaskHistory
 from taskdist.core.task import Attempt, Task, TaskState
+from taskdist.distributor.roster import Roster
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
 from taskdist.distributor.watches import Watches, progress
 from taskdist.distributor.work import WorkStreams
@@ -23,7 +25,7 @@ from taskdist.settings import (
     NAMELESS_AGENTS_REMEMBERED_MAX,
     DistributorSettings,
 )
-from taskdist.wire import convert, convert_agents, convert_submits
+from taskdist.wire import convert, convert_agents, convert_kinds, convert_submits
 from taskdist.wire import messages as wire
 
 log = structlog.get_logger()
@@ -32,11 +34,14 @@ log = structlog.get_logger()
 class TaskDistributorService(wire.TaskDistributorBase):
     """Serves `taskdist.v1.TaskDistributor` from a backend."""
 
-    def __init__(self, backend: Backend, settings: DistributorSettings, watches: Watches) -> None:
+    def __init__(
+        self, backend: Backend, settings: DistributorSettings, watches: Watches, roster: Roster
+    ) -> None:
         self._backend = backend
         self._settings = settings
         self._watches = watches
-        self.streams = WorkStreams(backend, self._take_back)
+        self._roster = roster
+        self.streams = WorkStreams(backend, self._take_back, roster)
         self._nameless: set[str] = set()
         self._pending: set[asyncio.Task[Any]] = set()
 
@@ -75,11 +80,17 @@ class TaskDistributorService(wire.TaskDistributorBase):
     async def get_task(self, get_task_request: wire.GetTaskRequest) -> wire.GetTaskResponse:
         """All that is kept of a task."""
         history = await self._backend.read(convert.get(get_task_request))
-        return convert.got(history, await self._position(history.task))
+        position = await self._position(history.task)
+        return convert.got(history, position, self._roster.why_waits(history.task))
 
     async def list_tasks(self, list_tasks_request: wire.ListTasksRequest) -> wire.ListTasksResponse:
         """A page of tasks."""
         return convert.listed(await self._backend.read(convert.list_tasks(list_tasks_request)))
+
+    async def list_kinds(self, list_kinds_request: wire.ListKindsRequest) -> wire.ListKindsResponse:
+        """What live agents run."""
+        wanted = convert_kinds.kinds_wanted(list_kinds_request)
+        return convert_kinds.kinds_listed(self._roster.kinds(wanted.queue, wanted.kind), wanted)
 
     async def cancel_task(
         self, cancel_task_request: wire.CancelTaskRequest
@@ -97,8 +108,8 @@ class TaskDistributorService(wire.TaskDistributorBase):
             history = await self._backend.read(query)
             task, error, attempt = history.task, history.error, None
             while not task.state.is_final:
-                position = await self._position(task)
-                await stream.send_message(convert.watched(task, position, b"", error))
+                position, why = await self._position(task), self._roster.why_waits(task)
+                await stream.send_message(convert.watched(task, position, b"", error, why))
                 seen = progress(task)
                 task, attempt = await watch.next()
                 # The read may have been ahead of what the watch is told.
@@ -131,8 +142,12 @@ class TaskDistributorService(wire.TaskDistributorBase):
 
     async def _fetch_task(self, stream: AnyStream) -> None:
         token = secrets.token_hex(LEASE_TOKEN_BYTES)
-        command = convert_agents.take(await first_message(stream), token)
-        grants = await self._backend.apply(command)
+        asked = convert_agents.take(await first_message(stream), token)
+        wanted = (asked.agent_id, asked.session, asked.queues, asked.kinds)
+        self._roster.check(*wanted)
+        queues, kinds = self._roster.allowed(*wanted)
+        with self._roster.asking(asked.agent_id, asked.session, queues, kinds):
+            grants = await self._backend.apply(replace(asked, queues=queues, kinds=kinds))
         written = False
         try:
             await stream.send_message(convert_agents.fetched(grants))
@@ -140,6 +155,15 @@ class TaskDistributorService(wire.TaskDistributorBase):
         finally:
             if grants.grants and not written:
                 self._take_back(grants.grants)
+
+    async def announce_kinds(
+        self, announce_kinds_request: wire.AnnounceKindsRequest
+    ) -> wire.AnnounceKindsResponse:
+        """Notes what a session takes."""
+        said = convert_kinds.announcement(announce_kinds_request)
+        if self._roster.announce(said.agent_id, said.session, said.offer):
+            self.streams.announced(said.session)
+        return convert_kinds.announced(self._roster.again_s)
 
     async def complete_task(
         self, complete_task_request: wire.CompleteTaskRequest

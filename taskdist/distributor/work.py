@@ -19,6 +19,7 @@ from taskdist.core import commands
 from taskdist.core.commands import Change, Grant
 from taskdist.core.errors import BadField, Exhausted, InvalidFields, Unavailable
 from taskdist.core.task import Outcome
+from taskdist.distributor.roster import Lanes, Roster
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
 from taskdist.settings import LEASE_TOKEN_BYTES, OUTCOMES_MAX, OUTCOMES_TOGETHER, WAIT_MAX_US
 from taskdist.wire import convert_agents
@@ -40,11 +41,15 @@ class WorkStreams:
     Args:
         backend: what applies.
         take_back: undoes grants that could not be written.
+        roster: knows what each session may be given.
     """
 
-    def __init__(self, backend: Backend, take_back: Callable[[Sequence[Grant]], None]) -> None:
+    def __init__(
+        self, backend: Backend, take_back: Callable[[Sequence[Grant]], None], roster: Roster
+    ) -> None:
         self._backend = backend
         self._take_back = take_back
+        self._roster = roster
         self._by_session: dict[str, _WorkStream] = {}
         self._stopping = False
 
@@ -75,21 +80,30 @@ class WorkStreams:
         for stream in self._by_session.values():
             stream.drain()
 
+    def announced(self, session: str) -> None:
+        """A session takes other kinds from now on."""
+        if session in self._by_session:
+            self._by_session[session].ask_anew()
+
     async def serve(self, stream: AnyStream) -> None:
         """Serves one stream until its agent says goodbye, or it breaks."""
         first: Said = convert_agents.said(await first_message(stream), "")
         if first.hello is None:
             raise InvalidFields([BadField("hello", "missing in the first message of a stream")])
         hello = first.hello
+        wanted = (hello.agent_id, hello.session, hello.queues, hello.kinds)
+        self._roster.check(*wanted, prefix="hello.")
         while (older := self._by_session.get(hello.session)) is not None:
             # Broken, though nobody noticed. What it could not write has to be back before we look.
             await older.end()
-        work = _WorkStream(self._backend, self._take_back, stream, hello)
+        allowed = self._roster.allowed
+        work = _WorkStream(self._backend, self._take_back, allowed, stream, hello)
         self._by_session[hello.session] = work
         if self._stopping:
             work.drain()
         try:
-            await work.run(first)
+            with self._roster.asking(hello.agent_id, hello.session, *allowed(*wanted)):
+                await work.run(first)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not work.why_cut_off or task is None:
@@ -107,11 +121,13 @@ class _WorkStream:
         self,
         backend: Backend,
         take_back: Callable[[Sequence[Grant]], None],
+        allowed: Callable[[str, str, Sequence[str], Sequence[str]], Lanes],
         stream: AnyStream,
         hello: Hello,
     ) -> None:
         self._backend = backend
         self._take_back = take_back
+        self._allowed = allowed
         self._stream = stream
         self._hello = hello
         self._slots = hello.slots
@@ -166,6 +182,11 @@ class _WorkStream:
         """The agent let a lease run out: it may be stopped, or out of reach, and must not be handed
         one task after the other until each is dead. A live one says hello again."""
         self._cut_off("a lease of this session was lost")
+
+    def ask_anew(self) -> None:
+        """What it asks for is too much now, or something else: `_take` asks again."""
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def end(self) -> None:
         """Cuts the stream off for a newer one, and returns once it is over."""
@@ -233,8 +254,8 @@ class _WorkStream:
             fewer = said.slots < self._slots
             self._slots = said.slots
             self._look_around()
-            if fewer and self._asking is not None:
-                self._asking.cancel()  # It asks for too many now; `_take` asks again.
+            if fewer:
+                self.ask_anew()
         if said.goodbye:
             self._take_no_more()
         self._tell([convert_agents.verdict(*refused) for refused in said.refused])
@@ -298,11 +319,13 @@ class _WorkStream:
                 self._news.set()
 
     def _command(self, wait_us: int) -> commands.Take:
+        hello = self._hello
+        queues, kinds = self._allowed(hello.agent_id, hello.session, hello.queues, hello.kinds)
         return commands.Take(
-            agent_id=self._hello.agent_id,
-            session=self._hello.session,
-            queues=self._hello.queues,
-            kinds=self._hello.kinds,
+            agent_id=hello.agent_id,
+            session=hello.session,
+            queues=queues,
+            kinds=kinds,
             slots=self._slots,
             wait_us=wait_us,
             token=secrets.token_hex(LEASE_TOKEN_BYTES),

@@ -98,11 +98,11 @@ def pong(message: wire.PingRequest, wall_us: int) -> wire.PingResponse:
     return make(wire.PingResponse, message=fields(message).message, timestamp=timestamp(wall_us))
 
 
-def got(history: TaskHistory, position: int) -> wire.GetTaskResponse:
+def got(history: TaskHistory, position: int, waits_because: str = "") -> wire.GetTaskResponse:
     """All that is kept of a task."""
     return make(
         wire.GetTaskResponse,
-        task=_task(history.task, position),
+        task=_task(history.task, position, waits_because),
         result=history.result,
         error=history.error,
         attempts=[_attempt(attempt) for attempt in history.attempts],
@@ -118,12 +118,15 @@ def listed(page: TaskPage) -> wire.ListTasksResponse:
     )
 
 
-def watched(task: Task, position: int, result: bytes, error: str) -> wire.WatchTaskResponse:
+def watched(
+    task: Task, position: int, result: bytes, error: str, waits_because: str = ""
+) -> wire.WatchTaskResponse:
     """A task after a change."""
-    return make(wire.WatchTaskResponse, task=_task(task, position), result=result, error=error)
+    told = _task(task, position, waits_because)
+    return make(wire.WatchTaskResponse, task=told, result=result, error=error)
 
 
-def _task(task: Task, position: int = 0) -> wire.Task:
+def _task(task: Task, position: int = 0, waits_because: str = "") -> wire.Task:
     return make(
         wire.Task,
         task_id=task.id,
@@ -144,6 +147,7 @@ def _task(task: Task, position: int = 0) -> wire.Task:
         run_timeout_seconds=(task.run_timeout_us or 0) / SECOND_US,
         lease_seconds=(task.lease_us or 0) / SECOND_US,
         idempotency_key=task.idempotency_key or "",
+        waits_because=waits_because,
         **{name: timestamp(us) for name, us in _times(task) if us},
         **({} if task.backoff is Backoff.NONE else {"backoff": _backoff(task)}),
     )

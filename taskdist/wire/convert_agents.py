@@ -51,10 +51,10 @@ def take(message: wire.FetchTaskRequest, token: str) -> commands.Take:
 def lanes(
     queues: Sequence[str], kinds: Sequence[str], faults: Faults
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The queues and kinds that an agent names, each once."""
-    named = faults.names("queues", queues, LANES_PER_AGENT_MAX) or ("default",)
+    """The queues and kinds that an agent names, each once. None: what it announced says which."""
+    named = faults.names("queues", queues, LANES_PER_AGENT_MAX)
     wanted = faults.names("kinds", kinds, LANES_PER_AGENT_MAX)
-    if len(named) * max(1, len(wanted)) > LANES_PER_AGENT_MAX:
+    if max(1, len(named)) * max(1, len(wanted)) > LANES_PER_AGENT_MAX:
         faults.reject("queues", f"queues times kinds; allowed: at most {LANES_PER_AGENT_MAX}")
     return named, wanted
 

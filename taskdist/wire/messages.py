@@ -297,6 +297,36 @@ class WorkVerdict(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class AnnounceKindsRequest(betterproto.Message):
+    agent_id: str = betterproto.string_field(1)
+    session: str = betterproto.string_field(2)
+    """
+    A random id of the agent's process, as in FetchTask and Work. Required.
+    """
+
+    queues: List[str] = betterproto.string_field(3)
+    """
+    The queues to take from. None: "default". Queues times kinds is at most 256.
+    """
+
+    kinds: List["AnnouncedKind"] = betterproto.message_field(4)
+    """At least one, each name once."""
+
+
+@dataclass(eq=False, repr=False)
+class AnnouncedKind(betterproto.Message):
+    name: str = betterproto.string_field(1)
+    input_schema: str = betterproto.string_field(2)
+    """A JSON object, as text, at most 64 KiB. Empty: any bytes will do."""
+
+
+@dataclass(eq=False, repr=False)
+class AnnounceKindsResponse(betterproto.Message):
+    again_seconds: float = betterproto.double_field(1)
+    """Announce again after so long."""
+
+
+@dataclass(eq=False, repr=False)
 class FetchTaskRequest(betterproto.Message):
     agent_id: str = betterproto.string_field(1)
     """
@@ -309,11 +339,14 @@ class FetchTaskRequest(betterproto.Message):
     """
 
     queues: List[str] = betterproto.string_field(3)
-    """The queues to take from. None: "default"."""
+    """
+    The queues to take from. None: those that the session announced, or else "default".
+    """
 
     kinds: List[str] = betterproto.string_field(4)
     """
-    The kinds that the agent can run. None: any. Queues times kinds is at most 256.
+    The kinds that the agent can run. None: those that the session announced, or else any. Queues
+     times kinds is at most 256.
     """
 
     wait_seconds: Optional[float] = betterproto.double_field(5, optional=True)
@@ -490,6 +523,11 @@ class Task(betterproto.Message):
 
     lease_seconds: float = betterproto.double_field(22)
     idempotency_key: str = betterproto.string_field(23)
+    waits_because: str = betterproto.string_field(24)
+    """
+    Why it waits, for people, while it is READY and no live agent takes its kind from its queue. Lists
+     leave it empty.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -555,6 +593,44 @@ class ListTasksResponse(betterproto.Message):
     tasks: List["Task"] = betterproto.message_field(1)
     next_cursor: str = betterproto.string_field(2)
     """Empty: there are no more."""
+
+
+@dataclass(eq=False, repr=False)
+class ListKindsRequest(betterproto.Message):
+    queue: str = betterproto.string_field(1)
+    """Empty: every queue, every kind."""
+
+    kind: str = betterproto.string_field(2)
+    page_size: int = betterproto.uint32_field(3)
+    """At most 1,000. 0: 100. A page has fewer when its schemas are long."""
+
+    cursor: str = betterproto.string_field(4)
+    """From the page before. Empty: from the first name on."""
+
+
+@dataclass(eq=False, repr=False)
+class ListKindsResponse(betterproto.Message):
+    kinds: List["KindReport"] = betterproto.message_field(1)
+    next_cursor: str = betterproto.string_field(2)
+    """Empty: there are no more."""
+
+
+@dataclass(eq=False, repr=False)
+class KindReport(betterproto.Message):
+    name: str = betterproto.string_field(1)
+    """Empty: agents that take any kind."""
+
+    queues: List[str] = betterproto.string_field(2)
+    """Where it is taken from."""
+
+    live_agents: int = betterproto.uint64_field(3)
+    """Sessions that run it."""
+
+    input_schemas: List[str] = betterproto.string_field(4)
+    """
+    The different schemas of its input, the one that came last first, at most 8. None: unknown, or any
+     bytes will do.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -829,6 +905,23 @@ class TaskDistributorStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def announce_kinds(
+        self,
+        announce_kinds_request: "AnnounceKindsRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> "AnnounceKindsResponse":
+        return await self._unary_unary(
+            "/taskdist.v1.TaskDistributor/AnnounceKinds",
+            announce_kinds_request,
+            AnnounceKindsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def ping(
         self,
         ping_request: "PingRequest",
@@ -875,6 +968,23 @@ class TaskDistributorStub(betterproto.ServiceStub):
             "/taskdist.v1.TaskDistributor/ListTasks",
             list_tasks_request,
             ListTasksResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_kinds(
+        self,
+        list_kinds_request: "ListKindsRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> "ListKindsResponse":
+        return await self._unary_unary(
+            "/taskdist.v1.TaskDistributor/ListKinds",
+            list_kinds_request,
+            ListKindsResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -1026,6 +1136,11 @@ class TaskDistributorBase(ServiceBase):
     ) -> "ReleaseTaskResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def announce_kinds(
+        self, announce_kinds_request: "AnnounceKindsRequest"
+    ) -> "AnnounceKindsResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def ping(self, ping_request: "PingRequest") -> "PingResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
@@ -1035,6 +1150,11 @@ class TaskDistributorBase(ServiceBase):
     async def list_tasks(
         self, list_tasks_request: "ListTasksRequest"
     ) -> "ListTasksResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def list_kinds(
+        self, list_kinds_request: "ListKindsRequest"
+    ) -> "ListKindsResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def cancel_task(
@@ -1100,6 +1220,14 @@ class TaskDistributorBase(ServiceBase):
         response = await self.release_task(request)
         await stream.send_message(response)
 
+    async def __rpc_announce_kinds(
+        self,
+        stream: "grpclib.server.Stream[AnnounceKindsRequest, AnnounceKindsResponse]",
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.announce_kinds(request)
+        await stream.send_message(response)
+
     async def __rpc_ping(
         self, stream: "grpclib.server.Stream[PingRequest, PingResponse]"
     ) -> None:
@@ -1119,6 +1247,13 @@ class TaskDistributorBase(ServiceBase):
     ) -> None:
         request = await stream.recv_message()
         response = await self.list_tasks(request)
+        await stream.send_message(response)
+
+    async def __rpc_list_kinds(
+        self, stream: "grpclib.server.Stream[ListKindsRequest, ListKindsResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.list_kinds(request)
         await stream.send_message(response)
 
     async def __rpc_cancel_task(
@@ -1182,6 +1317,12 @@ class TaskDistributorBase(ServiceBase):
                 ReleaseTaskRequest,
                 ReleaseTaskResponse,
             ),
+            "/taskdist.v1.TaskDistributor/AnnounceKinds": grpclib.const.Handler(
+                self.__rpc_announce_kinds,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                AnnounceKindsRequest,
+                AnnounceKindsResponse,
+            ),
             "/taskdist.v1.TaskDistributor/Ping": grpclib.const.Handler(
                 self.__rpc_ping,
                 grpclib.const.Cardinality.UNARY_UNARY,
@@ -1199,6 +1340,12 @@ class TaskDistributorBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 ListTasksRequest,
                 ListTasksResponse,
+            ),
+            "/taskdist.v1.TaskDistributor/ListKinds": grpclib.const.Handler(
+                self.__rpc_list_kinds,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListKindsRequest,
+                ListKindsResponse,
             ),
             "/taskdist.v1.TaskDistributor/CancelTask": grpclib.const.Handler(
                 self.__rpc_cancel_task,

@@ -72,6 +72,7 @@ async def spoken(
     *,
     slots: int = 1,
     queues: tuple[str, ...] = (),
+    kinds: tuple[str, ...] = (),
     lease_ids: tuple[str, ...] = (),
 ) -> AsyncIterator[Spoken]:
     """A Work stream on a connection of its own, which has said hello. Broken off at the end."""
@@ -86,6 +87,7 @@ async def spoken(
                 session="s-1",
                 slots=slots,
                 queues=list(queues),
+                kinds=list(kinds),
                 lease_ids=list(lease_ids),
             )
             await work.say(hello=hello)

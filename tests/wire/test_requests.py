@@ -92,7 +92,7 @@ def test_take_says_all_that_there_is() -> None:
 
 def test_take_without_more_than_a_name() -> None:
     command = convert_agents.take(wire.FetchTaskRequest(agent_id="agent-1"), "token")
-    assert (command.queues, command.kinds, command.session) == (("default",), (), "")
+    assert (command.queues, command.kinds, command.session) == ((), (), "")
     assert command.wait_us == 0
 
 
