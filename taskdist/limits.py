@@ -14,6 +14,10 @@ KINDS_PAGE_BYTES_MAX = 1024 * 1024
 """Schemas after which a page of kinds ends: with the last one's eight it stays under 2 MiB."""
 
 
+NAMELESS_AGENTS_REMEMBERED_MAX = 10_000
+"""Agents remembered as having sent no lease_id, so that each is logged once."""
+
+
 class TellingSettings(Sourced):
     """What a distributor keeps of what its agents say."""
 

@@ -166,9 +166,6 @@ CHECK_FAULTS_TOLD_MAX = 100
 WATCH_CHANGES_KEPT_MAX = 256
 """Changes that one WatchTask keeps for a slow reader: more than a task has in its life, mostly."""
 
-NAMELESS_AGENTS_REMEMBERED_MAX = 10_000
-"""Agents remembered as having sent no lease_id, so that each is logged once."""
-
 TIERS_MAX = 100
 """A tier's rank is one byte of the sort key; people name a handful."""
 

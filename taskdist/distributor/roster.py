@@ -186,10 +186,8 @@ class Roster:
             ):
                 return ""
         why = f"no live agent runs kind {task.kind} in queue {task.queue}"
-        up_s = self._clock() - self._started_s
-        if up_s < self._heard_s:
-            # Agents that are on their way back are not known yet.
-            why += f" (of those heard of since the distributor started, {up_s:.0f} s ago)"
+        if self._clock() - self._started_s < self._heard_s:
+            why += "; the distributor has just started, and agents may be on their way back"
         return why
 
     def kinds(self, queue: str = "", kind: str = "") -> list[KindReport]:

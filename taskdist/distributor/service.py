@@ -20,9 +20,9 @@ from taskdist.distributor.roster import Roster
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
 from taskdist.distributor.watches import Watches, progress
 from taskdist.distributor.work import WorkStreams
+from taskdist.limits import NAMELESS_AGENTS_REMEMBERED_MAX
 from taskdist.settings import (
     LEASE_TOKEN_BYTES,
-    NAMELESS_AGENTS_REMEMBERED_MAX,
     DistributorSettings,
 )
 from taskdist.wire import convert, convert_agents, convert_kinds, convert_submits
