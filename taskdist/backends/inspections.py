@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import apsw
 
 from taskdist.backends.store_backup import back_up
 from taskdist.backends.store_check import StoreCheck
-from taskdist.backends.store_file import open_reader
+from taskdist.backends.store_file import catch_up, open_reader
 from taskdist.core.errors import Exhausted, Unavailable
 from taskdist.core.inspecting import BackUpStore, CheckStore
 from taskdist.settings import SECOND_US, DistributorSettings
@@ -119,15 +120,20 @@ class Inspections:
 
     def _check(self, inspection: "_Inspection") -> Steps:
         with closing(open_reader(self._path)) as connection:
-            yield from StoreCheck(connection, lambda: self._look_at_log(inspection)).steps()
+            look = partial(self._look_at_log, inspection)
+            yield from StoreCheck(connection, look, self._catch_up).steps()
 
     def _back_up(self, inspection: "_Inspection") -> Steps:
         yield from back_up(
             self._path,
             self._path.parent / self._settings.backup_directory,
             self._settings.backup_free_bytes_min,
-            lambda: self._look_at_log(inspection),
+            partial(self._look_at_log, inspection),
+            self._catch_up,
         )
+
+    def _catch_up(self) -> None:
+        catch_up(self._path, self._log_bytes, self._settings.checkpoint_bytes)
 
 
 class _Inspection:

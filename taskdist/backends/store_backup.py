@@ -25,7 +25,11 @@ TELL_NS = 50_000_000
 
 
 def back_up(
-    path: Path, directory: Path, free_bytes_min: int, look: Callable[[], None]
+    path: Path,
+    directory: Path,
+    free_bytes_min: int,
+    look: Callable[[], None],
+    released: Callable[[], None],
 ) -> Iterator[BackupPart]:
     """Copies some, and says how far it is; then the bytes; at the end what they add up to.
 
@@ -34,6 +38,7 @@ def back_up(
         directory: where the copy is made.
         free_bytes_min: what it leaves free there.
         look: called every few milliseconds while the snapshot is held; what it raises ends it.
+        released: called once it is held no more.
 
     Raises:
         PreconditionFailed: the copy cannot be made there.
@@ -47,6 +52,7 @@ def back_up(
         raise PreconditionFailed(f"no copy can be made in {directory}: {error.strerror}") from None
     try:
         yield from _copy(path, copy, free_bytes_min, look)
+        released()
         yield from _read(file)
     finally:
         os.close(file)

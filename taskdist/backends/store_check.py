@@ -50,11 +50,18 @@ class StoreCheck:
     Args:
         connection: for reading only, and for nothing else meanwhile.
         look: called every few milliseconds; what it raises ends the check.
+        released: called once the log is held no more.
     """
 
-    def __init__(self, connection: apsw.Connection, look: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        look: Callable[[], None],
+        released: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connection = connection
         self._look = look
+        self._released = released
         self._store_bytes = 0
         self._tasks = 0
         self._tasks_in_all = 0
@@ -74,6 +81,7 @@ class StoreCheck:
             self._store_bytes = pages * self._connection.pragma("page_size")
             yield self._told()
             self._check_file()
+            self._released()
             self._tasks_in_all = self._connection.execute("SELECT count(*) FROM task").get
             yield self._told()
             while self._check_some():

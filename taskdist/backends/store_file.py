@@ -6,6 +6,7 @@ on power loss (SQLite's documentation, "PRAGMA synchronous").
 
 import fcntl
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,9 @@ APPLICATION_ID = 0x7461736B
 BUSY_TIMEOUT_MS = 5_000
 """How long to wait for another program's lock, such as a backup's, which is no failure."""
 
+CATCH_UP_ROUNDS = 3
+"""After which little is left, unless more is written than the disk can copy."""
+
 PAGE_BYTES = 4096
 """SQLite's default, set all the same: the log is counted in pages."""
 
@@ -34,6 +38,28 @@ def open_reader(path: Path) -> apsw.Connection:
     connection.pragma("mmap_size", 0)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     return connection
+
+
+def catch_up(path: Path, log_bytes: Callable[[], int], few_bytes: int) -> None:
+    """Copies a log that has grown into its database, beside the writer, and leaves the rest to it.
+
+    Once somebody has held the log for long, the writer's next checkpoint would keep everybody
+    waiting for as long as it takes; this one keeps nobody. Each round is as long as what was
+    written during the one before.
+
+    Raises:
+        apsw.Error: the store failed.
+    """
+    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        connection.pragma("mmap_size", 0)
+        connection.pragma("synchronous", "FULL")
+        for _ in range(CATCH_UP_ROUNDS):
+            if log_bytes() > few_bytes:
+                with suppress(apsw.BusyError, apsw.FullError):  # The writer is at it, or will say.
+                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    finally:
+        connection.close()
 
 
 def lock(path: Path) -> int:

@@ -1,5 +1,6 @@
 """A backup holds what was acknowledged before it, is sound, and holds nobody up (P1, P7)."""
 
+import asyncio
 import os
 from contextlib import aclosing
 from hashlib import sha256
@@ -11,7 +12,7 @@ import pytest
 from taskdist.backends.store_copy import check_copy
 from taskdist.core.errors import Exhausted, PreconditionFailed
 from taskdist.core.inspecting import BackUpStore, CheckStore
-from taskdist.settings import BACKUP_CHUNK_BYTES
+from taskdist.settings import BACKUP_CHUNK_BYTES, SECOND_US
 from tests.support.backends import Rig, page, release
 from tests.support.inspecting import a_life, backed_up, checked
 
@@ -161,15 +162,29 @@ async def test_p7_the_writer_does_not_wait_for_who_holds_the_log(kept: Rig) -> N
     reader.close()
 
 
-async def test_p7_it_may_not_take_for_ever(tmp_path: Path) -> None:
-    rig = Rig(f"sqlite:{tmp_path / 'tasks.db'}", inspection_us="1s")
-    await rig.open()
-    async with aclosing(await rig.read(BackUpStore())) as parts:
+async def test_p7_a_log_that_has_grown_is_not_left_to_the_writer(kept: Rig) -> None:
+    """All that was written while it was held is in the database before the bytes are sent."""
+    async with aclosing(await kept.read(BackUpStore())) as parts:
+        await anext(parts)  # The snapshot is held.
+        for _ in range(10):
+            await kept.submit(data=bytes(1_000_000))
+        assert kept.backend._writer.log_bytes() > kept.settings.checkpoint_bytes
+        assert kept.path.stat().st_size < 5_000_000, "held back"  # a test
+        async for part in parts:
+            if part.chunk:
+                break
+        assert kept.path.stat().st_size > 10_000_000  # a test
+    assert kept.hearer.failure is None
+
+
+async def test_p7_it_may_not_take_for_ever(kept: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slowly it is read."""
+    await kept.submit()
+    async with aclosing(await kept.read(BackUpStore())) as parts:
         await anext(parts)
-        rig.backend._inspections._settings = rig.settings.model_copy(  # type: ignore[union-attr]
-            update={"inspection_us": -1}
-        )
-    async with aclosing(await rig.read(CheckStore())) as steps:
-        with pytest.raises(Exhausted):
-            await anext(steps)
-    await rig.close()
+        loop = asyncio.get_running_loop()
+        later_s = loop.time() + kept.settings.inspection_us / SECOND_US + 1
+        monkeypatch.setattr(loop, "time", lambda: later_s)
+        with pytest.raises(Exhausted, match="the backup took longer than inspection_us allows"):
+            await anext(parts)
+        monkeypatch.undo()
