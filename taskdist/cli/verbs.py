@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from taskdist.cli import exits, output
 from taskdist.client import Client
+from taskdist.client.inputs import Schemas, check
 from taskdist.core.errors import BadField, InvalidFields, TaskNotFound, Unavailable
 from taskdist.core.task import TaskState
 from taskdist.reports import PastAttempt, Submitted, TaskReport
@@ -69,7 +70,9 @@ async def submit(
 
     Raises:
         InvalidFields: as the client's does; what has a flag is named by it.
+        InvalidInput: the data fits none of the schemas that live agents have for its kind.
     """
+    check(task["data"], await Schemas().of(client, task["queue"], task["kind"]))
     with flags_named(SUBMIT_FLAGS):
         submitted = await client.submit(**task)
     position = submitted.queue_position

@@ -15,7 +15,7 @@ from taskdist.client.batching import fitting
 from taskdist.client.client import Client as Calls
 from taskdist.client.errors import SubmittedInPart, WaitTimeout
 from taskdist.client.handle import Handle
-from taskdist.client.inputs import Untyped
+from taskdist.client.inputs import Schemas, Untyped, check
 from taskdist.client.options import Duration, Options, seconds_of, submission
 from taskdist.client.patience import Pauses, patiently
 from taskdist.core.errors import (
@@ -69,6 +69,7 @@ class AsyncClient:
         self._timeout_s = seconds_of("timeout", timeout)
         self._calls = self._connect()
         self._watching: dict[Calls, int] = {}
+        self._schemas = Schemas()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -113,7 +114,7 @@ class AsyncClient:
             Unavailable: the distributor did not answer in time; the outcome is unknown.
         """
         kind = _kind(kind)
-        said = submission(kind.name, await self._encoded(kind, value), options)
+        said = submission(kind.name, await self._encoded(kind, value, options), options)
         submitted = await self._patiently(lambda: self._calls.add(said))
         return Handle(submitted.task_id, kind, self)
 
@@ -142,7 +143,9 @@ class AsyncClient:
         said = []
         for place, value in enumerate(values):
             try:
-                said.append(submission(kind.name, await self._encoded(kind, value), options))
+                said.append(
+                    submission(kind.name, await self._encoded(kind, value, options), options)
+                )
             except InvalidFields as error:
                 named = [BadField(f"tasks[{place}].{field}", why) for field, why in error.fields]
                 raise type(error)(named) from None
@@ -263,8 +266,13 @@ class AsyncClient:
         finally:
             self._watching[calls] -= 1
 
-    async def _encoded(self, kind: Kind[Any, Any], value: object) -> bytes:
-        return kind.encode_input(value)
+    async def _encoded(self, kind: Kind[Any, Any], value: object, options: Options) -> bytes:
+        data = kind.encode_input(value)
+        if isinstance(kind, Untyped):
+            queue = options.get("queue", "")
+            schemas = await self._patiently(lambda: self._schemas.of(self._calls, queue, kind.name))
+            check(data, schemas)
+        return data
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         async def once() -> T:

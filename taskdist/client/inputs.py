@@ -5,15 +5,21 @@ schemas from the agents instead, through the distributor, so that a mistake is f
 sent and not when an agent comes to it.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from taskdist.core.errors import BadField
+from taskdist.client.client import Client as Calls
+from taskdist.client.options import QUEUE_DEFAULT
+from taskdist.core.errors import BadField, InvalidFields, Unsupported
 from taskdist.kinds import INPUT_FIELD, InvalidInput, Kind
 
 SCHEMAS_KEPT_S = 30.0
 """How long a client goes by what it was told of a kind. Agents change with deploys."""
+
+SCHEMAS_KEPT_MAX = 1_000
+"""(queue, kind) pairs remembered: as many as a distributor may have lanes."""
 
 
 class Untyped(Kind[Any, bytes]):
@@ -34,6 +40,40 @@ class Untyped(Kind[Any, bytes]):
             return json.dumps(value, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput([BadField(INPUT_FIELD, f"cannot be JSON: {error}")]) from None
+
+
+class Schemas:
+    """What the live agents of each kind have announced, asked for when it is needed."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[float, Sequence[str]]] = {}
+
+    async def of(self, calls: Calls, queue: str, kind: str) -> Sequence[str]:
+        """The schemas of a kind's inputs in a queue, the newest first. None: nobody said.
+
+        Args:
+            calls: asks the distributor.
+            queue: empty is the default one.
+            kind: its name.
+
+        Raises:
+            Unavailable: the distributor cannot be reached.
+        """
+        now = asyncio.get_running_loop().time()
+        known = self._known.get((queue, kind))
+        if known is not None and now < known[0]:
+            return known[1]
+        schemas: list[str] = []
+        try:
+            async for found in calls.list_kinds(queue=queue or QUEUE_DEFAULT, kind=kind):
+                schemas += found.input_schemas
+        except (Unsupported, InvalidFields):
+            # An older distributor; or a bad name, of which the submit is told with all else.
+            return ()
+        if len(self._known) >= SCHEMAS_KEPT_MAX:
+            self._known.clear()
+        self._known[queue, kind] = (now + SCHEMAS_KEPT_S, schemas)
+        return schemas
 
 
 def check(data: bytes, schemas: Sequence[str]) -> None:

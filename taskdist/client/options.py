@@ -14,6 +14,7 @@ Duration = float | str
 """Seconds, or a text such as "90s", "15m", "2h"."""
 
 TIER_DEFAULT = "free"
+QUEUE_DEFAULT = "default"
 TIME_DEFAULT_S = 1.0
 
 

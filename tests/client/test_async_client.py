@@ -1,6 +1,7 @@
 """The client for people: typed inputs and results, and waiting that outlives whatever happens."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ from taskdist.client.errors import (
     WaitTimeout,
     WrongResult,
 )
+from taskdist.client.inputs import SCHEMAS_KEPT_S
+from taskdist.core.offers import AnnouncedKind
 from taskdist.core.task import TaskState
 from taskdist.kinds import Kind
 from taskdist.reports import Work
@@ -106,6 +109,49 @@ async def test_an_input_that_does_not_fit_is_refused_before_it_is_sent(people: P
     with pytest.raises(InvalidInput, match=r"^tasks\[1\]\.data: "):
         await people.client.submit_many(INFER, [Prompt(text="hi"), "hi"])  # type: ignore[misc]  # likewise
     assert await people.agent.fetch(agent_id="agent-1") is None
+
+
+async def announce(people: People, *kinds: Kind[Prompt, Completion], session: str = "s-1") -> None:
+    """An agent has these kinds, and is live."""
+    said = [AnnouncedKind(kind.name, json.dumps(kind.input_schema)) for kind in kinds]
+    await people.agent.announce_kinds(agent_id="agent-1", session=session, kinds=said)
+
+
+async def test_an_untyped_input_is_checked_against_what_live_agents_announced(
+    people: People,
+) -> None:
+    await announce(people, INFER)
+    with pytest.raises(InvalidInput) as caught:
+        await people.client.submit("infer", {"max_tokens": "many"})
+    assert {field for field, _ in caught.value.fields} == {"data", "data.max_tokens"}
+    assert "'text' is a required property" in str(caught.value)
+    for data in (b"", b"[", b"\xff", b"7"):
+        with pytest.raises(InvalidInput, match=r"^data: "):
+            await people.client.submit("infer", data)
+    await people.client.submit("infer", {"text": "hi"})
+    await people.client.submit("infer", b"7", queue="gpu")  # no agent takes that queue
+    await people.client.submit("other", b"7")
+
+
+async def test_in_a_deploy_an_untyped_input_fits_the_old_agents_or_the_new(people: People) -> None:
+    class Renamed(BaseModel):
+        prompt: str
+
+    await announce(people, INFER)
+    await announce(people, Kind("infer", Renamed, Completion), session="s-2")
+    await people.client.submit("infer", {"text": "hi"})
+    await people.client.submit("infer", {"prompt": "hi"})
+    with pytest.raises(InvalidInput, match="'prompt' is a required property"):
+        await people.client.submit("infer", {})
+
+
+async def test_what_agents_announce_is_asked_for_again_after_a_while(people: People) -> None:
+    await people.client.submit("infer", b"7")
+    await announce(people, INFER)
+    await people.client.submit("infer", b"7")
+    await asyncio.sleep(SCHEMAS_KEPT_S)
+    with pytest.raises(InvalidInput):
+        await people.client.submit("infer", b"7")
 
 
 @pytest.mark.parametrize("name", ["time", "delay", "deadline", "run_timeout", "lease"])
