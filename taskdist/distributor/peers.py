@@ -1,13 +1,14 @@
 """One connection of a peer that may be anybody: what grpclib and h2 leave open is closed here.
 
-Each part names the upstream issue or the advisory that it answers. It knows nothing of calls'
-contents: `transport.py` does, and makes one `PeerProtocol` per connection.
+Each part names the upstream issue or the advisory that it answers. Its frames are judged in
+`frames.py`. It knows nothing of calls' contents: `transport.py` does, and makes one `PeerProtocol`
+per connection.
 """
 
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import structlog
 from grpclib.protocol import Buffer, EventsProcessor, H2Protocol, Stream, UnackedData
@@ -15,19 +16,11 @@ from grpclib.server import Handler
 from h2 import events
 from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
-from h2.exceptions import FrameTooLargeError, ProtocolError
-from h2.frame_buffer import FrameBuffer
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes
-from hyperframe.frame import (
-    ContinuationFrame,
-    DataFrame,
-    ExtensionFrame,
-    Frame,
-    HeadersFrame,
-    RstStreamFrame,
-    WindowUpdateFrame,
-)
+from hyperframe.frame import DataFrame
 
+from taskdist.distributor.frames import Frames, Rate
 from taskdist.settings import SECOND_US, DistributorSettings
 from taskdist.wire.http2 import GatheringProtocol
 
@@ -40,128 +33,19 @@ REQUIRED_HEADERS = {":method", ":path"}
 TIMEOUT_LENGTH_MAX = 9
 """Characters of a `grpc-timeout`: 8 digits and a unit ("Requests" of gRPC over HTTP/2)."""
 
-FRAMES_PER_TURN = 128
-"""After so many a peer's frames wait for the event loop's next turn. asyncio reads 256 KiB at once;
-that may be 26,000 frames of a byte each, a second in which nobody else is served."""
+UPDATES_PER_MESSAGE = 8
+BYTES_PER_UPDATE = 256
+"""Updates of its windows that a peer may send for each message or call, and besides for so many
+bytes that it was sent. Those that update most do it twice for a frame, or for each read of 16 KiB.
+"""
 
-HEADER_BYTES_PER_FRAME = 128
-"""So many bytes of headers count as one more frame of a turn: to decode them takes as long."""
+LATE_BYTES_MIN = 1_024
+"""DATA for a call that is over may come in pieces of this size."""
+
+_LATE_DATA = "_handle_data_on_closed_stream"
 
 JOINED_BYTES_MAX = 1_024
 """Pieces of a message are joined up to this size: each by itself takes 200 bytes of memory."""
-
-
-class Flood(ProtocolError):
-    """A peer sends too much of what costs it nothing. Its connection ends."""
-
-    error_code = ErrorCodes.ENHANCE_YOUR_CALM
-
-
-class Rate:
-    """So many in a second in the long run, and a few more at once (a token bucket).
-
-    Args:
-        name: what is counted.
-        per_second: the limit.
-        clock: tells seconds.
-        at_once: so many may come before the limit tells; a second's worth unless given.
-    """
-
-    def __init__(
-        self, name: str, per_second: int, clock: Callable[[], float], at_once: int | None = None
-    ) -> None:
-        self._name = name
-        self._clock = clock
-        self._per_second = per_second
-        self._at_once = at_once or per_second
-        self._left: float = self._at_once
-        self._since_s = clock()
-
-    def spend(self) -> None:
-        """One more.
-
-        Raises:
-            Flood: there were too many.
-        """
-        self._left -= 1
-        if self._left < 0:
-            # Only now, since a look at the clock costs more than all the rest.
-            now_s = self._clock()
-            self._left += (now_s - self._since_s) * self._per_second
-            self._left = min(self._left, self._at_once)
-            self._since_s = now_s
-            if self._left < 0:
-                raise Flood(f"more than {self._per_second} {self._name} in a second")
-
-
-class Frames(FrameBuffer):
-    """The frames of a connection, as far as they may be looked at.
-
-    - Frames of an unknown type are ignored (RFC 9113, section 5.5); h2 has an event for them, of
-      which grpclib knows nothing and drops the connection.
-    - Floods end the connection: rapid reset (CVE-2023-44487), and PING, SETTINGS, empty DATA,
-      PRIORITY, unknown frames (CVE-2019-9512 to 9518).
-    - A frame that is too long is refused at its length: h2 waits for all of its 16 MiB.
-    - A block of headers has a limit: h2 joins 64 frames of it, and to decode them takes seconds.
-    - A turn has a limit, so that who sends very many is not the only one who is served.
-
-    Args:
-        header_bytes_max: the limit of a block of headers.
-        resets: counts the streams that the peer resets.
-        useless: counts what costs the peer nothing and brings it nothing.
-    """
-
-    def __init__(self, header_bytes_max: int, resets: Rate, useless: Rate) -> None:
-        super().__init__(server=True)
-        self.is_held = False
-        """Whether the turn ended before the frames did."""
-        self._left_in_turn = 0
-        self._header_bytes_max = header_bytes_max
-        self._header_bytes = 0
-        self._resets = resets
-        self._useless = useless
-
-    def __iter__(self) -> "Frames":
-        """Begins a turn."""
-        self.is_held = False
-        self._left_in_turn = FRAMES_PER_TURN
-        return self
-
-    def __next__(self) -> Frame:
-        """The next frame of this turn that is whole and of use."""
-        while True:
-            if self._left_in_turn <= 0:
-                self.is_held = True
-                raise StopIteration
-            self._left_in_turn -= 1
-            if int.from_bytes(self._data[:3]) > self.max_frame_size and len(self._data) >= 3:
-                raise FrameTooLargeError(f"a frame of more than {self.max_frame_size} bytes")
-            frame = super().__next__()
-            sort = type(frame)
-            if sort is HeadersFrame or sort is WindowUpdateFrame:
-                return frame
-            if isinstance(frame, DataFrame):
-                if not frame.data and "END_STREAM" not in frame.flags:  # however padded
-                    self._useless.spend()
-                return frame
-            if sort is RstStreamFrame:
-                self._resets.spend()
-                return frame
-            self._useless.spend()
-            if sort is not ExtensionFrame:
-                return frame
-
-    def _update_header_buffer(self, f: Frame | None) -> Frame | None:
-        if isinstance(f, HeadersFrame):
-            self._header_bytes = len(f.data)
-        elif isinstance(f, ContinuationFrame):
-            self._header_bytes += len(f.data)
-        if self._header_bytes > self._header_bytes_max:
-            raise Flood(f"headers of more than {self._header_bytes_max} bytes")
-        whole = super()._update_header_buffer(f)
-        if isinstance(whole, HeadersFrame):
-            self._left_in_turn -= self._header_bytes // HEADER_BYTES_PER_FRAME
-        return whole
 
 
 class Pieces(Buffer):
@@ -289,8 +173,9 @@ class PeerProtocol(GatheringProtocol):
         useless = Rate("frames without a use", limits.control_frames_per_second_max, clock)
         self.processor = Processor(self.processor, useless, self._peer_speaks)
         http2 = self.connection._connection
-        self._frames = Frames(limits.header_bytes_max, resets, useless)
+        self._frames = Frames(limits.header_bytes_max, resets, useless, self._updates_earned)
         http2.incoming_buffer = self._frames
+        self._count_late_data(useless)
         streams_max = limits.streams_per_connection_max
         http2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams_max})
         self.connection.flush()
@@ -347,9 +232,33 @@ class PeerProtocol(GatheringProtocol):
         self._connections[self._address] -= 1
         if not self._connections[self._address]:
             del self._connections[self._address]  # An address costs nothing once it is gone.
+        # Else they would hold each other, until a collection.
+        del vars(self.connection._connection)[_LATE_DATA]
+        self._frames.close()
         super().connection_lost(exc)
 
     # --- the peer's manners ---
+
+    def _updates_earned(self) -> int:
+        """How many updates of a window all that was sent to it may have brought so far."""
+        sent = self.connection
+        turns = sent.messages_sent + sent.streams_started
+        return turns * UPDATES_PER_MESSAGE + sent.data_sent // BYTES_PER_UPDATE
+
+    def _count_late_data(self, useless: Rate) -> None:
+        """Small pieces for calls that are over count as useless, since each is answered.
+
+        An honest peer has what was on its way when the call ended: full frames, and their rest.
+        """
+        http2 = self.connection._connection
+        answer = http2._handle_data_on_closed_stream
+
+        def counted(found: list[events.Event], error: StreamClosedError, frame: DataFrame) -> Any:
+            if len(frame.data) < LATE_BYTES_MIN:
+                useless.spend()
+            return answer(found, error, frame)
+
+        vars(http2)[_LATE_DATA] = counted
 
     def _later(self, name: str, delay_us: int, call: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()

@@ -6,12 +6,19 @@ from typing import Any, cast
 import hyperframe.frame
 from grpclib.protocol import H2Protocol
 from h2.settings import SettingCodes
+from h2.utilities import SizeLimitDict
 
 from taskdist.settings import CLOSE_MAX_US, SECOND_US
 
 PARTS_MAX = 12
 """What is gathered at most: four calls. With all calls of a long turn in one write, either side
 would only begin when the other is done."""
+
+
+CLOSED_STREAMS_KEPT = 1_024
+"""Calls of a connection of which is known how they ended, for what comes late for them: ten times
+as many as may be open at once. Each takes 120 bytes; h2's own 65,536 are 8 MiB for each connection
+that lasts."""
 
 
 class GatheringProtocol(H2Protocol):
@@ -35,6 +42,8 @@ class GatheringProtocol(H2Protocol):
         """The connection is there."""
         gathering = GatheringTransport(cast(asyncio.Transport, transport))
         super().connection_made(cast(asyncio.BaseTransport, gathering))
+        http2 = self.connection._connection
+        http2._closed_streams = SizeLimitDict(size_limit=CLOSED_STREAMS_KEPT)
         if self._frame_bytes_max is not None:
             self._accept_frames(self._frame_bytes_max)
 

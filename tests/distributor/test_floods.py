@@ -5,8 +5,10 @@ import struct
 import tracemalloc
 
 import pytest
+from h2.events import DataReceived
 from structlog.testing import capture_logs
 
+from taskdist.wire.messages import FetchTaskRequest
 from tests.support.floods import FLOODS
 from tests.support.peer import (
     DATA,
@@ -98,11 +100,91 @@ async def test_padding_makes_empty_data_no_better() -> None:
         await client.ping()
 
 
+async def test_updates_of_a_window_that_nothing_has_used_end_the_connection() -> None:
+    async with peer_of(limits(control_frames_per_second_max=50)) as (peer, client, _):
+        peer.send(frame(WINDOW_UPDATE, b"\0\0\0\1") * 80)
+        await asyncio.wait_for(peer.closed, 1)
+        await client.ping()
+
+
+async def test_updates_for_each_reply_are_no_flood() -> None:
+    async with peer_of(limits(control_frames_per_second_max=10)) as (peer, _, _):
+        for _ in range(100):
+            call = peer.call("Ping", EMPTY_MESSAGE, end=True)
+            await asyncio.sleep(0.001)
+            assert peer.status(call) == "0"
+            peer.send(frame(WINDOW_UPDATE, b"\0\0\0\x10") * 2)
+
+
+async def test_updates_for_each_kib_of_a_large_reply_are_no_flood() -> None:
+    """Of both windows, as nobody does it who knows what they cost."""
+    async with peer_of(limits(control_frames_per_second_max=10)) as (peer, client, _):
+        data = b"x" * 2**20
+        await client.submit(user_tier="paid", est_processing_time_s=1, data=data)
+        request = bytes(FetchTaskRequest(agent_id="a"))
+        call = peer.call("FetchTask", struct.pack(">?I", False, len(request)) + request, end=True)
+        read = 0
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+            if peer.status(call) is not None:
+                break
+            frames = [one.data for one in peer.events if isinstance(one, DataReceived)]
+            for _ in range(sum(map(len, frames[read:])) // 1_024):
+                peer.http2.increment_flow_control_window(1_024)
+                peer.http2.increment_flow_control_window(1_024, call)
+            read = len(frames)
+            peer.flush()
+        assert peer.status(call) == "0"
+        await asyncio.sleep(0.001)
+        assert not peer.closed.done()
+
+
+async def test_small_pieces_for_a_call_that_is_over_end_the_connection() -> None:
+    """Each is answered."""
+    async with peer_of(limits(control_frames_per_second_max=50)) as (peer, client, _):
+        call = peer.call("Ping", HALF_A_MESSAGE)
+        peer.http2.reset_stream(call)
+        peer.flush()
+        await asyncio.sleep(0.001)
+        peer.send(frame(DATA, b"x", stream_id=call) * 80)
+        await asyncio.wait_for(peer.closed, 1)
+        await client.ping()
+
+
+async def test_what_was_on_its_way_when_a_call_ended_is_no_flood() -> None:
+    async with peer_of(limits(control_frames_per_second_max=10)) as (peer, _, _):
+        call = peer.call("Ping", HALF_A_MESSAGE)
+        peer.http2.reset_stream(call)
+        peer.flush()
+        await asyncio.sleep(0.001)
+        peer.send(frame(DATA, bytes(16_384), stream_id=call) * 64)
+        last = peer.call("Ping", EMPTY_MESSAGE, end=True)
+        await asyncio.sleep(0.001)
+        assert peer.status(last) == "0"
+
+
+async def test_a_connection_that_has_made_many_calls_remembers_few() -> None:
+    """h2 keeps 65,536 of them: 8 MiB for each connection that lasts."""
+    async with peer_of() as (peer, _, distributor):
+        for _ in range(50):
+            for _ in range(40):
+                peer.call("Ping", EMPTY_MESSAGE, end=True)
+            await asyncio.sleep(0.001)
+        assert peer.replies() == 2_000
+        (kept,) = [
+            len(one.connection._connection._closed_streams)
+            for one in distributor.server._protocols
+            if one.connection.streams_started
+        ]
+        assert kept <= 1_024
+
+
 async def test_others_are_served_while_one_sends_thousands_of_frames() -> None:
     async with peer_of() as (peer, client, _):
         await client.ping()
         # All of it is there before the honest call, and its answer comes before the last of it.
-        peer.send(frame(WINDOW_UPDATE, b"\0\0\0\1") * 20_000)
+        piecemeal = peer.call("Ping", struct.pack(">?I", False, 20_001))
+        peer.send(frame(DATA, b"x", stream_id=piecemeal) * 20_000)
         last = peer.call("Ping", EMPTY_MESSAGE, end=True)
         await client.ping()
         assert peer.status(last) is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import struct
 from pathlib import Path
 from time import monotonic
 
@@ -87,13 +88,15 @@ async def test_floods_over_uvloop_are_cut_and_others_are_served(processes: Proce
         for data in (
             frame(DATA, stream_id=1) * 80,
             frame(DATA, b"\0", flags=PADDED, stream_id=1) * 80,
+            frame(WINDOW_UPDATE, b"\0\0\0\1") * 80,
             b"\xff\xff\xff" + bytes(6),
             rng.randbytes(100_000),
         ):
             await send_until_cut(serving.address, client, data)
         # Those that are not cut delay nobody for long, and are served in the end.
         peer = await peer_at(serving.address)
-        peer.send(frame(WINDOW_UPDATE, b"\0\0\0\1") * 20_000)
+        piecemeal = peer.call("Ping", struct.pack(">?I", False, 20_001))
+        peer.send(frame(DATA, b"x", stream_id=piecemeal) * 20_000)
         await client.ping()
         await answers(peer)
         peer.close()
@@ -101,4 +104,4 @@ async def test_floods_over_uvloop_are_cut_and_others_are_served(processes: Proce
     serving.terminate()
     assert await asyncio.to_thread(serving.wait_end) == 0
     assert not serving.texts(), "no traceback"
-    assert len(serving.logged("connection cut")) == len(FLOODS) + 4
+    assert len(serving.logged("connection cut")) == len(FLOODS) + 5
