@@ -17,6 +17,18 @@ KINDS_PAGE_BYTES_MAX = 1024 * 1024
 NAMELESS_AGENTS_REMEMBERED_MAX = 10_000
 """Agents remembered as having sent no lease_id, so that each is logged once."""
 
+ENTRIES_TOGETHER_MAX = 256
+"""Entries in one ReportProgress or one message of Work: two commits' worth of rows."""
+
+LINE_BYTES_MAX = 4 * 1024
+"""Of a progress text or a line of a run's log; longer ones are cut: a line, not a file."""
+
+ENTRIES_DROPPED_TOLD_MAX = 1_000_000
+"""Entries that an agent may say in one entry to have dropped itself: a busy log's minute."""
+
+ENTRIES_PAGE_MAX = 256
+"""Entries that are read for a watcher at once: a MiB, if their texts are long."""
+
 
 class TellingSettings(Sourced):
     """What a distributor keeps of what its agents say."""
@@ -30,3 +42,16 @@ class TellingSettings(Sourced):
 
     announced_bytes_max: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
     """Names and schemas of kinds in memory. What many sessions announce alike counts once."""
+
+    entries_kept_max: int = Field(1_000, ge=1, le=10_000)
+    """Progress and log lines kept of one task; then the oldest go. The last pages of a log."""
+
+    entry_bytes_max: int = Field(256 * 1024, ge=LINE_BYTES_MAX)
+    """… and how many bytes of text, likewise: a quarter of what a task's data may be."""
+
+    entries_at_once_max: int = Field(200, ge=1)
+    """Progress and log lines that are kept of one run at once: a start is talkative."""
+
+    entries_per_second_max: int = Field(20, ge=1)
+    """… and so many more for each second of its lease. What comes faster is dropped, and how much
+    that was is kept: nobody reads faster."""

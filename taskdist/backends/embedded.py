@@ -315,6 +315,8 @@ def _weight(asked: Command[Any] | Query[Any]) -> int:
             return REQUEST_BYTES + len(asked.data)
         case commands.Settle():
             return REQUEST_BYTES + len(asked.result) + len(asked.error) + len(asked.lease_id)
+        case commands.Note():
+            return sum(REQUEST_BYTES + len(remark.text) for remark in asked.remarks)
         case commands.Heartbeat():
             return REQUEST_BYTES + sum(map(len, asked.lease_ids))
         case commands.Several():
@@ -323,4 +325,6 @@ def _weight(asked: Command[Any] | Query[Any]) -> int:
 
 
 def _rows(asked: Command[Any] | Query[Any]) -> int:
+    if isinstance(asked, commands.Note):
+        return max(1, len(asked.remarks))
     return len(asked.commands) if isinstance(asked, commands.Several) else 1

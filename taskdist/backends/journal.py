@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from taskdist.backends import entry_rows
 from taskdist.backends.rows import (
     ATTEMPT_COLUMNS,
     LEASE_COLUMNS,
@@ -38,6 +39,7 @@ from taskdist.backends.rows import (
 from taskdist.backends.store_file import BUSY_TIMEOUT_MS, PAGE_BYTES, lock, open_writer, unlock
 from taskdist.backends.unwritten import Statement, Unwritten, delete, insert, update
 from taskdist.core.commands import Change
+from taskdist.core.entries import Kept
 from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.settings import ATTEMPTS_KEPT_MAX
 
@@ -102,6 +104,7 @@ class Journal:
         self._unwritten_keys: dict[tuple[str, str], Task] = {}
         """The new ones among them that have an idempotency key, by queue and key."""
         self._is_any_gone = False
+        self._entries = entry_rows.Entries(self.connection)
         if path:
             # Called after each commit. It takes the place of SQLite's own automatic checkpoints.
             self.connection.set_wal_hook(self._count_log)
@@ -180,6 +183,13 @@ class Journal:
         for row in self.connection.execute(query, (sequence, wanted)):
             return decode_attempt(row)
         return None
+
+    def entries(self, task: Task) -> list[Kept]:
+        """What is kept of a task's progress and log lines."""
+        # Those of others may wait to be written with more of them.
+        if task.id in self._unwritten_tasks:
+            self.flush()
+        return entry_rows.kept_of(self.connection, task.sequence)
 
     def result(self, sequence: int) -> bytes:
         """The result of a task that succeeded.
@@ -274,6 +284,8 @@ class Journal:
         if change.result is not None:  # Also an empty one: a row that is missing is noticed.
             sum_ = checksum(after.sequence, change.result)
             rows += write(_INSERT_RESULT, (after.sequence, change.result, sum_))
+        if change.entries:
+            rows += self._entries.save(change, after.sequence, self._unwritten)
         if rows:
             self._begin()
             self._unwritten_tasks[after.id] = after
@@ -286,6 +298,7 @@ class Journal:
         self._begin()
         for statement in _FORGOTTEN:
             self._unwritten.add(statement, (task.sequence,))
+        self._entries.forget(task.sequence, self._unwritten)
         self._unwritten_tasks[task.id] = None
         self._is_any_gone = True
         return len(_FORGOTTEN)

@@ -166,6 +166,8 @@ class Live:
                 return self._find_settle(asked)
             case commands.Take():
                 return self._find_take(asked)
+            case commands.Note():
+                return self._find_note(asked)
             case commands.Resume():
                 return Found(tasks=self.leases.of_session(asked.agent_id, asked.session))
             case commands.Heartbeat():
@@ -261,6 +263,11 @@ class Live:
             attempt=self._journal.attempt(sequence, asked.lease_id, asked.agent_id),
             result=self._journal.result(sequence) if is_there else b"",
         )
+
+    def _find_note(self, asked: commands.Note) -> Found:
+        tasks = self._task(asked.task_id)
+        is_held = tasks and tasks[0].lease is not None
+        return Found(tasks=tasks, entries=self._journal.entries(tasks[0]) if is_held else ())
 
     def _task(self, task_id: str) -> list[Task]:
         task = self.leases.of_task(task_id) or self._journal.task_by_id(task_id)

@@ -9,9 +9,11 @@ from typing import Any, TypeVar, cast
 import apsw
 import structlog
 
-from taskdist.backends import rows
+from taskdist.backends import entry_rows, rows
 from taskdist.core.errors import TaskNotFound
 from taskdist.core.queries import (
+    Followed,
+    FollowTask,
     GetTask,
     ListTasks,
     Query,
@@ -37,7 +39,9 @@ def run(query: Query[A], connection: apsw.Connection) -> A:
     with connection:  # One snapshot for all statements: a savepoint is a read transaction.
         match query:
             case GetTask():
-                return cast(A, _get(query, connection))
+                return cast(A, _get(query.task_id, connection))
+            case FollowTask():
+                return cast(A, _follow(query, connection))
             case ListTasks():
                 return cast(A, _list(query, connection))
             case SelectFinished():
@@ -45,14 +49,14 @@ def run(query: Query[A], connection: apsw.Connection) -> A:
     raise TypeError(f"no such query: {query!r}")
 
 
-def _get(query: GetTask, connection: apsw.Connection) -> TaskHistory:
+def _get(task_id: str, connection: apsw.Connection) -> TaskHistory:
     select = (
         rows.SELECT_TASK + f", {rows.SELECTED_LEASE} FROM task LEFT JOIN lease USING (sequence)"
         " WHERE id = ?"
     )
-    row = connection.execute(select, (rows.id_blob(query.task_id),)).fetchone()
+    row = connection.execute(select, (rows.id_blob(task_id),)).fetchone()
     if row is None:
-        raise TaskNotFound(f"no task has the id {query.task_id}")
+        raise TaskNotFound(f"no task has the id {task_id}")
     split = len(rows.TASK_COLUMNS)
     lease = None if row[split] is None else rows.decode_lease(row[split:], 0)
     task = rows.decode_task(row[:split], lease)
@@ -66,7 +70,16 @@ def _get(query: GetTask, connection: apsw.Connection) -> TaskHistory:
         task,
         rows.read_result(connection, task.sequence) if is_there else b"",
         tuple(rows.decode_attempt(row) for row in attempts),
+        entry_rows.last_progress(connection, task.sequence),
     )
+
+
+def _follow(query: FollowTask, connection: apsw.Connection) -> Followed:
+    history = _get(query.task_id, connection)
+    sequence, limit = history.task.sequence, query.limit
+    found = entry_rows.entries_after(connection, sequence, query.after, limit + 1) if limit else []
+    newest = entry_rows.newest_place(connection, sequence)
+    return Followed(history, tuple(found[:limit]), len(found) > limit, newest)
 
 
 def _list(query: ListTasks, connection: apsw.Connection) -> TaskPage:

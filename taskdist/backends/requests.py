@@ -40,12 +40,15 @@ class Batch:
     rows: int = 0
 
 
-def ends_leases(asked: Command[Any] | Query[Any]) -> bool:
-    """Whether it only prolongs or ends leases, for which the waiting tasks need not be known."""
+OF_LEASES = (
+    commands.Heartbeat | commands.Settle | commands.Note | commands.TakeBack | commands.Resume
+)
+
+
+def is_of_leases(asked: Command[Any] | Query[Any]) -> bool:
+    """Whether it is only about leases that there are, for which waiting tasks need not be known."""
     if isinstance(asked, commands.Several):
         # A take among them gets nothing yet, and does not wait.
         rest = [one for one in asked.commands if not isinstance(one, commands.Take)]
-        return bool(rest) and all(map(ends_leases, rest))
-    return isinstance(
-        asked, commands.Heartbeat | commands.Settle | commands.TakeBack | commands.Resume
-    )
+        return bool(rest) and all(map(is_of_leases, rest))
+    return isinstance(asked, OF_LEASES)

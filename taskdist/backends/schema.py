@@ -10,7 +10,7 @@ import apsw
 
 from taskdist.backends.rows import checksum
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = """
 CREATE TABLE store (
@@ -83,6 +83,17 @@ CREATE TABLE attempt (
     error TEXT NOT NULL,
     PRIMARY KEY (sequence, attempt)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE entry (
+    sequence INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    at_us INTEGER NOT NULL,
+    fraction REAL,
+    text TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    PRIMARY KEY (sequence, attempt, step)
+) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX task_key ON task (queue, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
 CREATE INDEX task_not_before ON task (due_at_us)
@@ -129,6 +140,19 @@ ALTER TABLE data ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE result ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
 UPDATE data SET checksum = checksum_of(sequence, data);
 UPDATE result SET checksum = checksum_of(sequence, result);
+""",
+    3: """
+CREATE TABLE entry (
+    sequence INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    at_us INTEGER NOT NULL,
+    fraction REAL,
+    text TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    PRIMARY KEY (sequence, attempt, step)
+) STRICT, WITHOUT ROWID;
 """,
 }
 

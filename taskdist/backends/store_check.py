@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from taskdist.backends import rows
+from taskdist.backends import entry_rows, rows
 from taskdist.core import soundness
 from taskdist.core.inspecting import Checked
 from taskdist.settings import ATTEMPTS_KEPT_MAX, CHECK_FAULTS_TOLD_MAX
@@ -27,7 +27,7 @@ FIRST = -(1 << 63)
 LAST = (1 << 63) - 1
 """Of all numbers that a row can have."""
 
-BELONGINGS = ("data", "result", "lease", "attempt")
+BELONGINGS = ("data", "result", "lease", "attempt", "entry")
 """The tables with what belongs to a task."""
 
 _SELECT = (
@@ -40,6 +40,10 @@ _CONTENTS = len(rows.TASK_COLUMNS)
 _LEASE = _CONTENTS + 4
 _ATTEMPTS = (
     f"SELECT sequence, {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempt"
+    " WHERE sequence > ? AND sequence <= ?"
+)
+_ENTRIES = (
+    f"SELECT sequence, {', '.join(entry_rows.ENTRY_COLUMNS)} FROM entry"
     " WHERE sequence > ? AND sequence <= ?"
 )
 
@@ -145,6 +149,7 @@ class StoreCheck:
             finally:
                 found.close(True)  # The rest is left for the next step.
             self._check_attempts(after, until, runs)
+            self._check_entries(after, until)
             for table in BELONGINGS:
                 self._check_owners(table, after, until)
         return until < LAST
@@ -177,6 +182,13 @@ class StoreCheck:
         if task.enqueued_at_us > newest[1]:
             self._found(f"{name}: enqueued later than the newest task")
         return task.attempt
+
+    def _check_entries(self, after: int, until: int) -> None:
+        for sequence, *columns in self._connection.execute(_ENTRIES, (after, until)):
+            try:
+                entry_rows.decode_entry(tuple(columns))
+            except rows.BadRow as error:
+                self._found(f"task row {sequence}: {error}")
 
     def _check_attempts(self, after: int, until: int, runs: dict[int, int]) -> None:
         kept: Counter[int] = Counter()

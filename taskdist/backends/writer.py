@@ -16,7 +16,7 @@ from taskdist.backends import reading
 from taskdist.backends.clock import Clock
 from taskdist.backends.journal import Clocks, Journal
 from taskdist.backends.live import Live
-from taskdist.backends.requests import Batch, Request, Withdraw, ends_leases
+from taskdist.backends.requests import Batch, Request, Withdraw, is_of_leases
 from taskdist.core import commands
 from taskdist.core.commands import Change, Command, Done, Grants, Moment, Placed
 from taskdist.core.decide import decide
@@ -31,6 +31,9 @@ log = structlog.get_logger()
 LATE_MAX = 250
 """Tasks too late to be started that one take looks past: some 5 ms of work. Then its agent asks
 again."""
+
+GROWING = commands.Submit | commands.Take | commands.Redrive | commands.Note
+"""What a full disk has to refuse, so that what ends something gets through."""
 
 FULL_RETRY_US = SECOND_US
 """After a full disk, when the leases that are over are looked at again."""
@@ -226,7 +229,7 @@ class Writer:
         """While tasks are loaded: what needs the whole queue waits, what ends leases does not."""
         now = []
         for request in requests:
-            if ends_leases(request.asked):
+            if is_of_leases(request.asked):
                 now.append(request)
             else:
                 self._deferred.append(request)
@@ -259,7 +262,7 @@ class Writer:
             self._stopping = True
         if isinstance(asked, commands.Take):
             self._let_take()
-        if self._is_full and isinstance(asked, commands.Submit | commands.Take | commands.Redrive):
+        if self._is_full and isinstance(asked, GROWING):
             raise StoreFull
         if isinstance(asked, commands.Take):
             return self._take(asked)

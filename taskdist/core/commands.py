@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Any, Generic, TypeVar
 
+from taskdist.core.entries import Entry, Kept, Remark
 from taskdist.core.task import Attempt, Outcome, Task, TaskState
 from taskdist.core.values import value
 
@@ -53,6 +54,14 @@ class Settled:
 
     outcome: Outcome
     led_to: TaskState
+
+
+@value
+class Noted:
+    """What became of some remarks."""
+
+    dropped: int
+    """How many of them were not kept, because they came too fast."""
 
 
 @value
@@ -154,6 +163,17 @@ class Settle(Command[Settled]):
 
 
 @value
+class Note(Command[Noted]):
+    """Keep what an agent says of its run. Needs: the task, what is kept of this sort."""
+
+    task_id: str
+    agent_id: str
+    lease_id: str
+    """Empty: the agent did not send it."""
+    remarks: tuple[Remark, ...]
+
+
+@value
 class Cancel(Command[Placed]):
     """End a live task. Needs: the task."""
 
@@ -250,6 +270,8 @@ class Found:
     """How many lanes there would be with the new task's."""
     held: int = 0
     """How many leases the agent's session holds."""
+    entries: Sequence[Kept] = ()
+    """What is kept of the task's progress and log lines, in their order."""
 
 
 @value
@@ -264,6 +286,10 @@ class Change:
     """Of a new task."""
     result: bytes | None = None
     """Of a task that succeeded."""
+    entries: tuple[Entry, ...] = ()
+    """That are kept from now on."""
+    entries_gone: tuple[tuple[int, int], ...] = ()
+    """The attempts and steps of those that are not, before the new ones are added."""
 
 
 @value

@@ -23,6 +23,7 @@ from taskdist.core.commands import (
     Held,
     Locate,
     Moment,
+    Note,
     Overdue,
     Placed,
     Purge,
@@ -36,18 +37,17 @@ from taskdist.core.commands import (
     TakeBack,
 )
 from taskdist.core.errors import (
-    BadField,
     Exhausted,
-    InvalidFields,
-    LeaseNotHeld,
     TaskNotFound,
     TransitionRefused,
 )
+from taskdist.core.fencing import not_held, require_lease_id
 from taskdist.core.lifecycle import TRANSITIONS, Event, step
+from taskdist.core.noting import note
 from taskdist.core.retries import retry_delay_us
 from taskdist.core.submitting import require_room, submit
 from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
-from taskdist.settings import LEASE_ID_LENGTH_SHOWN, DistributorSettings
+from taskdist.settings import DistributorSettings
 
 Decide = Callable[[Any, Found, Moment, DistributorSettings], Decision]
 
@@ -99,7 +99,7 @@ def _heartbeat(
     command: Heartbeat, found: Found, moment: Moment, settings: DistributorSettings
 ) -> Decision:
     if not command.lease_ids:
-        _require_lease_id("lease_ids", "", settings)
+        require_lease_id("lease_ids", "", settings)
     held, changes = [], []
     for task in found.tasks:
         lease = task.lease
@@ -114,7 +114,7 @@ def _heartbeat(
 def _settle(
     command: Settle, found: Found, moment: Moment, settings: DistributorSettings
 ) -> Decision:
-    _require_lease_id("lease_id", command.lease_id, settings)
+    require_lease_id("lease_id", command.lease_id, settings)
     if not found.tasks:
         raise TaskNotFound(f"no task has the id {command.task_id}")
     task = found.tasks[0]
@@ -141,12 +141,8 @@ def _repeated(command: Settle, found: Found) -> Decision:
         and (attempt.outcome is not Outcome.SUCCEEDED or found.result == command.result)
     )
     if attempt is None or not same:
-        shown = command.lease_id[:LEASE_ID_LENGTH_SHOWN]
-        lease = f"lease {shown}" if shown else "a lease"
-        raise LeaseNotHeld(
-            f"agent {command.agent_id} does not hold {lease} of task {command.task_id}, "
-            f"which is {found.tasks[0].state}"
-        )
+        is_now = f", which is {found.tasks[0].state}"
+        raise not_held(command.agent_id, command.lease_id, command.task_id, is_now)
     return Decision(Settled(attempt.outcome, attempt.led_to))
 
 
@@ -307,11 +303,6 @@ def _stop_takes(
     return Decision(Done())
 
 
-def _require_lease_id(name: str, lease_id: str, settings: DistributorSettings) -> None:
-    if settings.require_lease_id and not lease_id:
-        raise InvalidFields([BadField(name, "required by this distributor (--require-lease-id)")])
-
-
 def _too_late(task: Task, moment: Moment) -> Change:
     after = task.evolve(
         state=step(task.state, Event.OVERDUE, TaskState.DEAD),
@@ -366,6 +357,7 @@ _DECIDE: dict[type[Command[Any]], Decide] = {
     Take: _take,
     Heartbeat: _heartbeat,
     Settle: _settle,
+    Note: note,
     Cancel: _cancel,
     Redrive: _redrive,
     Purge: _purge,

@@ -2,10 +2,14 @@
 
 from typing import Generic, TypeVar
 
+from taskdist.core.entries import Entry
 from taskdist.core.task import Attempt, Outcome, Task, TaskState
 from taskdist.core.values import value
 
 A_co = TypeVar("A_co", covariant=True)
+
+Place = tuple[int, int]
+"""An attempt, and a step of it."""
 
 
 @value
@@ -21,6 +25,8 @@ class TaskHistory:
     result: bytes
     attempts: tuple[Attempt, ...]
     """Oldest first."""
+    progress: Entry | None = None
+    """The newest that its agents told of."""
 
     @property
     def error(self) -> str:
@@ -61,6 +67,29 @@ class GetTask(Query[TaskHistory]):
     """One task by its id. Raises `TaskNotFound`."""
 
     task_id: str
+
+
+@value
+class Followed:
+    """A task, and what its agents said of its runs."""
+
+    history: TaskHistory
+    entries: tuple[Entry, ...]
+    """Those after the place that was asked for, in their order."""
+    is_more: bool
+    """Whether there are more of them."""
+    newest: Place
+    """Where they all end; (0, 0) if there are none."""
+
+
+@value
+class FollowTask(Query[Followed]):
+    """A task and what its agents said of its runs. Raises `TaskNotFound`."""
+
+    task_id: str
+    after: Place
+    limit: int
+    """How many entries at most; 0: none are wanted."""
 
 
 @value

@@ -35,6 +35,8 @@ ANSWERS = {
     *(f"{verb}: Done" for verb in ("Purge", "TakeBack", "Withdraw")),
     *(f"{verb}: TransitionRefused" for verb in ("Cancel", "Redrive", "Purge")),
     *(f"{verb}: TaskNotFound" for verb in ("Cancel", "Redrive", "Purge", "Locate", "Settle")),
+    *(f"Note: {said}" for said in ("noted", "LeaseNotHeld")),
+    "leased note leased, some go",
     "Several: all",
     "Several: none",
 }
@@ -114,6 +116,8 @@ def plain(answer: Any) -> Answer:
             return ("held", *sorted(answer.lease_ids))
         case commands.Settled():
             return (answer.outcome.value, answer.led_to.value)
+        case commands.Noted():
+            return ("noted", answer.dropped)
         case commands.Done():
             return "Done"
         case tuple():
@@ -141,6 +145,8 @@ def step_of(change: Change) -> str:
     ended = change.attempt.outcome.value if change.attempt else ""
     ways = {"succeeded": "succeed", "failed": "fail", "released": "release", "lost": "expire"}
     ways |= {"cancelled": "cancel"}
+    if change.entries:
+        return "leased note leased" + (", some go" if change.entries_gone else "")
     if before == "leased":
         event = ways[ended] if ended else "heartbeat" if after == before else "release"
     elif after == "ready":

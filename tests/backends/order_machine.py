@@ -22,7 +22,7 @@ from taskdist.backends.store_check import StoreCheck
 from taskdist.backends.writer import Writer
 from taskdist.core import commands
 from taskdist.core.commands import Command, Grants, Placed
-from taskdist.core.queries import GetTask, ListTasks
+from taskdist.core.queries import FollowTask, ListTasks
 from taskdist.core.task import Task
 from taskdist.settings import DistributorSettings
 from tests.backends import order_rows as limits
@@ -121,6 +121,10 @@ class WriterAgainstModel(RuleBasedStateMachine):
             waiting_bytes_max=limits.WAITING_BYTES_MAX,
             leases_per_session_max=limits.SESSION_LEASES_MAX,
             clock_save_us=CLOCK_SAVE_US,
+            entries_kept_max=limits.ENTRIES_MAX,
+            entry_bytes_max=limits.ENTRY_BYTES_MAX,
+            entries_at_once_max=limits.ENTRIES_AT_ONCE,
+            entries_per_second_max=limits.ENTRIES_PER_SECOND,
         )
         self.journal = Journal(self.path, "strict", tiers)
         self.journal.connection.pragma("synchronous", "OFF")  # For speed: nothing crashes but us.
@@ -147,15 +151,17 @@ class WriterAgainstModel(RuleBasedStateMachine):
     def check_histories(self) -> None:
         """What is kept of each task's attempts is what happened, and of no others anything."""
         self.say()
-        requests = [Request(GetTask(row.id)) for row in self.model.rows]
+        requests = [Request(FollowTask(row.id, (0, 0), 1_000)) for row in self.model.rows]
         listed = Request(ListTasks((), "", "", "", "", 1_000, None))
         self.follow(self.writer.step([*requests, listed]), [])
         assert [task.id for task in listed.answer.tasks] == [
             row.id for row in reversed(self.model.rows)
         ]
         for row, request in zip(self.model.rows, requests, strict=True):
-            check_history(row, request.answer)
-        for table in ("data", "result", "lease", "attempt"):
+            check_history(row, request.answer.history)
+            told = [(e.attempt, e.step, e.text) for e in request.answer.entries]
+            assert told == row.log.kept
+        for table in ("data", "result", "lease", "attempt", "entry"):
             left = f"SELECT count(*) FROM {table} WHERE sequence NOT IN (SELECT sequence FROM task)"
             assert self.journal.connection.execute(left).get == 0, table
 

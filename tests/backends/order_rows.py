@@ -17,6 +17,10 @@ DEAD_KEPT_MAX = 2
 WAITING_MAX = 8
 WAITING_BYTES_MAX = 1024 * 1024
 SESSION_LEASES_MAX = 3
+ENTRIES_MAX = 3
+ENTRY_BYTES_MAX = 4_096
+ENTRIES_AT_ONCE = 4
+ENTRIES_PER_SECOND = 2
 """Short and few, so that a few steps are enough to get there."""
 
 
@@ -91,6 +95,54 @@ class Ended:
     """Wall clock."""
 
 
+class Log:
+    """What its agents said: every line that there ever was, and which of them are kept."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, int, str]] = []
+        """Attempt, step, text."""
+        self.is_kept: list[bool] = []
+        self._taken: dict[int, int] = {}
+
+    def taken(self, attempt: int) -> int:
+        """How many of an attempt were kept when they came."""
+        return self._taken.get(attempt, 0)
+
+    def add(self, attempt: int, text: str, *, is_kept: bool) -> None:
+        """One more line; then the oldest go."""
+        step = 1 + sum(one == attempt for one, *_ in self.lines)
+        self.lines.append((attempt, step, text))
+        self.is_kept.append(is_kept)
+        self._taken[attempt] = self.taken(attempt) + is_kept
+
+    def cut(self) -> None:
+        """The oldest go until there are few and short ones."""
+        while self.kept_count() > ENTRIES_MAX or self.kept_bytes() > ENTRY_BYTES_MAX:
+            self.is_kept[self.is_kept.index(True)] = False
+
+    def kept_count(self) -> int:
+        """How many."""
+        return sum(self.is_kept)
+
+    def kept_bytes(self) -> int:
+        """How much text."""
+        kept = zip(self.lines, self.is_kept, strict=True)
+        return sum(len(text) for (*_, text), is_kept in kept if is_kept)
+
+    @property
+    def kept(self) -> list[tuple[int, int, str]]:
+        """What is there to be read: what is kept, and a mark without text at the end of an attempt
+        whose last line is not."""
+        found = []
+        for place, (line, is_kept) in enumerate(zip(self.lines, self.is_kept, strict=True)):
+            is_last = place + 1 == len(self.lines) or self.lines[place + 1][0] != line[0]
+            if is_kept:
+                found.append(line)
+            elif is_last:
+                found.append((line[0], line[1], ""))
+        return found
+
+
 @dataclass
 class Row:
     """A task. Times are on the wall clock unless said."""
@@ -115,6 +167,7 @@ class Row:
     held: Held | None = None
     result: bytes = b""
     history: list[Ended] = field(default_factory=list)
+    log: Log = field(default_factory=Log)
     sequence: int | None = None
     """What the store numbered it; known when that has spoken."""
 

@@ -19,10 +19,21 @@ from taskdist.backends.rows import TASK_COLUMNS, attempt_row, lease_row, task_ro
 from taskdist.backends.writer import Writer
 from taskdist.core import commands
 from taskdist.core.commands import Change, Command
+from taskdist.core.entries import Entry
 from taskdist.core.errors import Refused
 from taskdist.core.task import Backoff, Task
 from taskdist.settings import KIB, SECOND_US
-from tests.support.backends import Rig, fail, only_tasks, release, submit, succeed, take, turns
+from tests.support.backends import (
+    Rig,
+    fail,
+    note,
+    only_tasks,
+    release,
+    submit,
+    succeed,
+    take,
+    turns,
+)
 from tests.support.recording_disk import Told, recorded
 
 QUEUES = ("default", "other")
@@ -33,6 +44,9 @@ SETTINGS: dict[str, Any] = {
     "max_lost": 2,
     "finished_kept_max": 4,
     "dead_kept_max": 3,
+    "entries_kept_max": 4,
+    "entries_at_once_max": 6,
+    "entries_per_second_max": 1,
 }
 """A checkpoint every few commits, and lives that are short."""
 
@@ -49,6 +63,7 @@ class Row(NamedTuple):
     lease: tuple[Any, ...] | None
     attempts: tuple[tuple[Any, ...], ...]
     result: bytes | None
+    entries: tuple[Entry, ...] = ()
 
 
 Rows = dict[int, Row]
@@ -81,6 +96,8 @@ class Story:
 def _step(change: Change) -> str:
     before = change.before.state if change.before else "new"
     after = change.after.state if change.after else "gone"
+    if change.entries:
+        return f"{before} {after}, entries" + (" gone" if change.entries_gone else "")
     return f"{before} {change.attempt.outcome} {after}" if change.attempt else f"{before} {after}"
 
 
@@ -99,7 +116,17 @@ def _follow(rows: Rows, change: Change) -> None:
         lease_row(number, after.lease) if after.lease else None,
         (*old.attempts, *attempts),
         old.result if change.result is None else change.result,
+        _entries(old.entries, change),
     )
+
+
+def _entries(old: tuple[Entry, ...], change: Change) -> tuple[Entry, ...]:
+    """What its agents said of it, after a change."""
+    kept = {(entry.attempt, entry.step): entry for entry in old}
+    for place in change.entries_gone:
+        del kept[place]
+    kept |= {(entry.attempt, entry.step): entry for entry in change.entries}
+    return tuple(kept[place] for place in sorted(kept))
 
 
 async def live(path: Path, seed: int, steps: int, patch: pytest.MonkeyPatch) -> Story:
@@ -146,6 +173,7 @@ class _Life:
             (6, self.take),
             (6, self.settle),
             (1, self.beat),
+            (3, self.remark),
             (2, self.operate),
             (2, self.wait),
         ]
@@ -201,6 +229,14 @@ class _Life:
     async def beat(self) -> None:
         """An agent says that it is there."""
         await self.ask_all([commands.Heartbeat("agent-1", ())])
+
+    async def remark(self) -> None:
+        """Agents say how far they are, some of it too often or too late."""
+        chosen = self.chance.sample(self.held, min(len(self.held), 2))
+        await self.ask_all(
+            note(task, *(f"line {n} " * 30 for n in range(self.chance.randint(1, 4))))
+            for task in chosen
+        )
 
     async def operate(self) -> None:
         """People cancel, put back and remove, where they may."""

@@ -21,6 +21,7 @@ import apsw
 from taskdist.backends.journal import Clocks, Journal
 from taskdist.backends.rows import ATTEMPT_COLUMNS, LEASE_COLUMNS, TASK_COLUMNS
 from taskdist.backends.writer import Writer
+from taskdist.core.entries import Entry, EntryKind
 from taskdist.core.errors import StoreFailed, StoreUnusable
 from taskdist.core.order import sequence_of
 from taskdist.settings import DistributorSettings
@@ -118,6 +119,10 @@ def read(connection: apsw.Connection) -> tuple[Rows, list[str]]:
     select = f"SELECT sequence, {', '.join(ATTEMPT_COLUMNS)} FROM attempt ORDER BY 1, 2"
     for row in connection.execute(select):
         attempts.setdefault(row[0], []).append(row)
+    entries: dict[int, list[Entry]] = {}
+    for number, *row in connection.execute(f"SELECT sequence, {ENTRY_COLUMNS} FROM entry"):
+        attempt, step, kind, *more = row
+        entries.setdefault(number, []).append(Entry(attempt, step, EntryKind(kind), *more))
     rows: Rows = {}
     for task in connection.execute(f"SELECT {', '.join(TASK_COLUMNS)} FROM task"):
         number = task[0]
@@ -127,11 +132,13 @@ def read(connection: apsw.Connection) -> tuple[Rows, list[str]]:
             leases.pop(number, None),
             tuple(attempts.pop(number, ())),
             results.pop(number, None),
+            tuple(entries.pop(number, ())),
         )
-    lost = [left for left in (data, results, leases, attempts) if left]
+    lost = [left for left in (data, results, leases, attempts, entries) if left]
     return rows, [f"P1: rows without a task: {left}" for left in lost]
 
 
+ENTRY_COLUMNS = "attempt, step, kind, at_us, fraction, text, place"
 STATE = TASK_COLUMNS.index("state")
 ENQUEUED_AT = TASK_COLUMNS.index("enqueued_at_us")
 RANKED = [

@@ -138,6 +138,7 @@ def make_version_2(path: Path) -> None:
     """Makes a store as version 2 would have left it of one of today."""
     connection = apsw.Connection(os.fspath(path))
     assert connection.pragma("user_version") == SCHEMA_VERSION
+    connection.execute("DROP TABLE entry")
     connection.execute("DELETE FROM result WHERE result = x''")
     connection.execute("ALTER TABLE data DROP COLUMN checksum")
     connection.execute("ALTER TABLE result DROP COLUMN checksum")

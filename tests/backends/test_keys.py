@@ -12,6 +12,7 @@ from tests.support.backends import (
     Rig,
     fail,
     fresh_id,
+    note,
     only_tasks,
     page,
     several,
@@ -174,9 +175,11 @@ async def test_a_purge_leaves_no_row_behind(kept: Rig) -> None:
     task_id = await kept.submit(max_retries=9, data=b"in")
     for _ in range(3):
         await kept.apply(fail(await kept.take()))
-    await kept.apply(succeed(await kept.take(), b"out"))
+    task = await kept.take()
+    await kept.apply(note(task, "a line"))
+    await kept.apply(succeed(task, b"out"))
     await kept.apply(Purge(task_id))
-    for table in ("task", "data", "result", "attempt", "lease"):
+    for table in ("task", "data", "result", "attempt", "lease", "entry"):
         count = kept.backend._connection.execute(f"SELECT count(*) FROM {table}").get
         assert count == 0, table
 

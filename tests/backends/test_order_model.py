@@ -19,7 +19,7 @@ from taskdist.backends import live
 from taskdist.core import commands
 from tests.backends.order_commands import ANSWERS, STEPS
 from tests.backends.order_machine import WriterAgainstModel, any_held, often
-from tests.backends.order_riding import StreamsAgainstModel
+from tests.backends.order_notes import NotesAgainstModel
 from tests.backends.order_rows import SECOND_US, Wait
 from tests.backends.order_verbs import outcomes
 from tests.support.backends import copy_store
@@ -32,13 +32,13 @@ MEMORY_DISK = Path("/dev/shm")
 """Files that need not outlive the machine are quick here."""
 
 
-class InMemory(StreamsAgainstModel):
+class InMemory(NotesAgainstModel):
     """On SQLite's `:memory:`."""
 
     seen: ClassVar[Counter[str]] = Counter()
 
 
-class OnFile(StreamsAgainstModel):
+class OnFile(NotesAgainstModel):
     """The same on a file, which can be closed, or left behind by a crash, and opened again."""
 
     seen: ClassVar[Counter[str]] = Counter()

@@ -126,6 +126,8 @@ async def test_the_stories_have_all_that_they_are_about(
         "ready",  # a lease that was undone
     }
     assert not {f"leased {end}" for end in ends} - set(seen)
+    assert seen["leased leased, entries"]
+    assert seen["leased leased, entries gone"]
     assert not {"new ready", "new scheduled", "scheduled ready", "dead ready"} - set(seen)
     assert not {f"{state} gone" for state in ("succeeded", "dead", "cancelled")} - set(seen)
     assert deeds[Deed.WRITE, "-wal", True] > 20 * STORIES

@@ -55,6 +55,9 @@ DAMAGE = {
     "INSERT INTO result (sequence, result) VALUES (-5, x'00')": "result of task row -5",
     "INSERT INTO lease VALUES (77, 'l', 'a', 's', 1, 1, 1, 1)": "lease of task row 77: there is no",
     "UPDATE attempt SET sequence = 77 WHERE sequence = 1": "attempt of task row 77: there is no",
+    "INSERT INTO entry VALUES (1, 1, 1, 'odd', 1, NULL, 'x', 1)": "task row 1: entry row (1, 1)",
+    "INSERT INTO entry VALUES (1, 1, 1, 'progress', 1, 2.0, 'x', 1)": "a fraction beyond 0 and 1",
+    "INSERT INTO entry VALUES (77, 1, 1, 'log', 1, NULL, 'x', 1)": "entry of task row 77: there is",
     "UPDATE store SET last_sequence = 1": "yet the last one given is 1",
     "UPDATE store SET newest_enqueued_us = 1": "enqueued later than the newest task",
 }

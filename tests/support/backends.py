@@ -15,6 +15,7 @@ from taskdist.backends.embedded import EmbeddedBackend
 from taskdist.backends.runner import Runner, Step
 from taskdist.core import commands
 from taskdist.core.commands import Change, Command, Grants
+from taskdist.core.entries import EntryKind, Remark
 from taskdist.core.queries import GetTask, ListTasks, Query, TaskHistory
 from taskdist.core.task import Outcome, Task, TaskState
 from taskdist.settings import SECOND_US, DistributorSettings
@@ -138,6 +139,19 @@ def fail(
 def release(task: Task) -> commands.Settle:
     """Its agent hands it back."""
     return settle(task, Outcome.RELEASED)
+
+
+def note(
+    task: Task, *said: str | Remark, agent_id: str | None = None, lease_id: str | None = None
+) -> commands.Note:
+    """Its agent says these; a text is a log line."""
+    assert task.lease is not None
+    return commands.Note(
+        task.id,
+        agent_id if agent_id is not None else task.lease.agent_id,
+        lease_id if lease_id is not None else task.lease.lease_id,
+        tuple(Remark(EntryKind.LOG, 0, one) if isinstance(one, str) else one for one in said),
+    )
 
 
 def lease_id_of(task: Task) -> str:
