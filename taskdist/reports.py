@@ -65,6 +65,48 @@ class PastAttempt:
 
 
 @value
+class Progress:
+    """How far a run is."""
+
+    fraction: float | None = None
+    """How much is done, 0 to 1; None: unknown."""
+    text: str = ""
+    at: datetime | None = None
+    """The agent's wall clock."""
+    attempt: int = 0
+    """Which run it is; an agent need not say."""
+
+
+@value
+class LogLine:
+    """A line that a run said, for people."""
+
+    text: str
+    at: datetime | None = None
+    attempt: int = 0
+
+
+@value
+class Dropped:
+    """Progress and log lines are missing here."""
+
+    count: int
+    attempt: int = 0
+
+
+Entry = Progress | LogLine | Dropped
+
+
+@value
+class Remarks:
+    """What a run has to say while it lasts."""
+
+    task_id: str
+    lease_id: str
+    entries: tuple[Entry, ...]
+
+
+@value
 class TaskReport:
     """A task as the distributor last told of it."""
 
@@ -100,6 +142,20 @@ class TaskReport:
     result: bytes = b""
     error: str = ""
     attempts: tuple[PastAttempt, ...] = ()
+    progress: Progress | None = None
+    """The newest that its agents told of."""
+
+
+@value
+class News:
+    """One thing in a task's life."""
+
+    number: int
+    """Where it stands; with it a watch goes on from there."""
+    task: TaskReport | None
+    """The task after a change of its state …"""
+    entry: Entry | None
+    """… or else something that its agent said."""
 
 
 @value

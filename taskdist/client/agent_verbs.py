@@ -5,10 +5,11 @@ from contextlib import AbstractAsyncContextManager
 
 from taskdist.client import reading
 from taskdist.client.calling import Caller
+from taskdist.client.saying import remarks_message
 from taskdist.client.work import WorkStream, open_work
 from taskdist.core.offers import AnnouncedKind
 from taskdist.core.task import TaskState
-from taskdist.reports import Work
+from taskdist.reports import Remarks, Work
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import fields, make
 
@@ -120,6 +121,17 @@ class AgentVerbs(Caller):
             retry_after_seconds=retry_after_s,
         )
         return fields(await self._call("CompleteTask", request, wire.CompleteTaskResponse)).message
+
+    async def report_progress(self, said: Remarks, *, agent_id: str) -> int:
+        """Keeps what a run has to say. Returns how much of it was dropped since it came too fast.
+
+        Raises:
+            PreconditionFailed: the lease is not held any more; nothing was kept.
+            InvalidFields: an entry is bad.
+        """
+        request = remarks_message(said, agent_id)
+        answer = await self._call("ReportProgress", request, wire.ReportProgressResponse)
+        return fields(answer).dropped
 
     async def release(self, *, task_id: str, agent_id: str, lease_id: str) -> TaskState:
         """Hands a task back unfinished. Safe to repeat.

@@ -8,6 +8,7 @@ repeat is safe, and how long it may take.
 import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Unpack
@@ -25,7 +26,7 @@ from taskdist.client.saying import Said, selection_message, submit_request
 from taskdist.core.errors import Refused, Unavailable
 from taskdist.core.offers import KindReport
 from taskdist.core.task import TaskState
-from taskdist.reports import Selection, Submission, Submitted, TaskReport
+from taskdist.reports import News, Selection, Submission, Submitted, TaskReport
 from taskdist.settings import PAGE_SIZE_DEFAULT
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import Codec, fields, make
@@ -114,7 +115,13 @@ class Client(AgentVerbs, Inspecting):
         request = make(wire.GetTaskRequest, task_id=task_id)
         m = fields(await self._call("GetTask", request, wire.GetTaskResponse))
         attempts = tuple(reading.past_attempt(attempt) for attempt in m.attempts)
-        return reading.report(m.task, result=m.result, error=m.error, attempts=attempts)
+        return reading.report(
+            m.task,
+            result=m.result,
+            error=m.error,
+            attempts=attempts,
+            progress=reading.progress(m.progress),
+        )
 
     async def list_tasks(
         self,
@@ -177,7 +184,26 @@ class Client(AgentVerbs, Inspecting):
             TaskNotFound: there is no such task.
             Unavailable: the connection was lost; watch again.
         """
-        request = make(wire.WatchTaskRequest, task_id=task_id)
+        async with aclosing(self.follow(task_id, entries=False)) as following:
+            async for news in following:
+                if news.task is not None:
+                    yield news.task
+
+    async def follow(
+        self, task_id: str, *, entries: bool = True, after: int | None = None
+    ) -> AsyncGenerator[News, None]:
+        """The task as it is, each change of its state and what its agents say, until it is final.
+
+        Args:
+            entries: whether what agents say is wanted.
+            after: the number of the last news that was read, to miss and repeat nothing after a
+                connection was lost; 0: from the beginning; None: from the present on.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            Unavailable: the connection was lost; follow again.
+        """
+        request = make(wire.WatchTaskRequest, task_id=task_id, entries=entries, after=after)
         with Errors(self.server):
             async with self._channel.request(
                 f"{SERVICE}/WatchTask",
@@ -187,8 +213,7 @@ class Client(AgentVerbs, Inspecting):
             ) as stream:
                 await stream.send_message(request, end=True)
                 async for message in stream:
-                    m = fields(message)
-                    yield reading.report(m.task, result=m.result, error=m.error)
+                    yield reading.news(message)
 
     async def ping(self, message: str = "") -> datetime:
         """The distributor's wall clock."""

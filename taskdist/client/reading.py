@@ -5,7 +5,20 @@ from typing import Any
 from taskdist.core.errors import BadField, Refused, Unavailable
 from taskdist.core.offers import KindReport
 from taskdist.core.task import Backoff, Outcome, TaskState
-from taskdist.reports import PastAttempt, RetryPause, Submitted, TaskReport, Verdict, Work, WorkNews
+from taskdist.reports import (
+    Dropped,
+    Entry,
+    LogLine,
+    News,
+    PastAttempt,
+    Progress,
+    RetryPause,
+    Submitted,
+    TaskReport,
+    Verdict,
+    Work,
+    WorkNews,
+)
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import fields
 from taskdist.wire.statuses import from_code
@@ -69,6 +82,31 @@ def past_attempt(attempt: wire.Attempt) -> PastAttempt:
         outcome=Outcome[str(m.outcome.name)],
         error=m.error,
     )
+
+
+def entry(message: wire.TaskEntry) -> Entry:
+    """Something that a run said."""
+    m: Any = fields(message)
+    if m.progress is not None:
+        p = fields(m.progress)
+        return Progress(p.fraction, p.text, m.at, m.attempt)
+    if m.log is not None:
+        return LogLine(m.log, m.at, m.attempt)
+    return Dropped(m.dropped or 0, m.attempt)
+
+
+def progress(message: wire.TaskEntry | None) -> Progress | None:
+    """How far a run is, if it said so."""
+    said = None if message is None else entry(message)
+    return said if isinstance(said, Progress) else None
+
+
+def news(message: wire.WatchTaskResponse) -> News:
+    """One thing in a task's life."""
+    m: Any = fields(message)
+    if m.entry is not None:
+        return News(m.number, None, entry(m.entry))
+    return News(m.number, report(m.task, result=m.result, error=m.error), None)
 
 
 def kind_report(message: wire.KindReport) -> KindReport:

@@ -3,7 +3,16 @@
 from datetime import datetime
 from typing import Any, Required, TypedDict
 
-from taskdist.reports import RetryPause, Selection, Submission
+from taskdist.reports import (
+    Dropped,
+    Entry,
+    LogLine,
+    Progress,
+    Remarks,
+    RetryPause,
+    Selection,
+    Submission,
+)
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import make
 
@@ -73,6 +82,32 @@ def _timing(said: Submission) -> dict[str, Any]:
         "lease_seconds": said.lease_s,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def entry_message(said: Entry) -> wire.TaskEntry:
+    """Something that a run says."""
+    what: dict[str, Any] = {}
+    match said:
+        case Progress():
+            what["progress"] = make(wire.TaskProgress, fraction=said.fraction, text=said.text)
+        case LogLine():
+            what["log"] = said.text
+        case Dropped():
+            return make(wire.TaskEntry, dropped=said.count)
+    if said.at is not None:
+        what["at"] = said.at
+    return make(wire.TaskEntry, **what)
+
+
+def remarks_message(said: Remarks, agent_id: str = "") -> wire.ReportProgressRequest:
+    """What a run says."""
+    return make(
+        wire.ReportProgressRequest,
+        task_id=said.task_id,
+        agent_id=agent_id,
+        lease_id=said.lease_id,
+        entries=list(map(entry_message, said.entries)),
+    )
 
 
 def selection_message(selection: Selection) -> wire.TaskSelection:

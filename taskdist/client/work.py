@@ -9,7 +9,8 @@ from grpclib.const import Cardinality
 
 from taskdist.client import reading
 from taskdist.client.connection import SERVICE, Errors
-from taskdist.reports import Report, WorkNews
+from taskdist.client.saying import remarks_message
+from taskdist.reports import Remarks, Report, WorkNews
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import make
 
@@ -30,8 +31,9 @@ class WorkStream:
     def __init__(self, stream: Stream[Any, Any]) -> None:
         self._stream = stream
 
-    async def report(self, reports: Sequence[Report]) -> None:
-        """Says how runs ended; each gets a verdict in what is received later."""
+    async def report(self, reports: Sequence[Report], remarks: Sequence[Remarks] = ()) -> None:
+        """Says how runs ended; each gets a verdict in what is received later. Before that, what
+        runs have to say while they last, which gets none."""
         outcomes = [
             make(
                 wire.CompleteTaskRequest,
@@ -44,7 +46,8 @@ class WorkStream:
             )
             for report in reports
         ]
-        await self._stream.send_message(make(wire.WorkRequest, outcomes=outcomes))
+        said = {"progress": list(map(remarks_message, remarks))} if remarks else {}
+        await self._stream.send_message(make(wire.WorkRequest, outcomes=outcomes, **said))
 
     async def goodbye(self) -> None:
         """Asks for no more leases. Those that are on their way still come."""

@@ -13,19 +13,23 @@ from grpclib import const
 
 from taskdist.backends.protocol import Backend
 from taskdist.core import commands
-from taskdist.core.errors import TaskNotFound
-from taskdist.core.queries import GetTask, TaskHistory
-from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.distributor.roster import Roster
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
-from taskdist.distributor.watches import Watches, progress
+from taskdist.distributor.watches import Watches
+from taskdist.distributor.watching import Watching, position_of
 from taskdist.distributor.work import WorkStreams
 from taskdist.limits import NAMELESS_AGENTS_REMEMBERED_MAX
 from taskdist.settings import (
     LEASE_TOKEN_BYTES,
     DistributorSettings,
 )
-from taskdist.wire import convert, convert_agents, convert_kinds, convert_submits
+from taskdist.wire import (
+    convert,
+    convert_agents,
+    convert_entries,
+    convert_kinds,
+    convert_submits,
+)
 from taskdist.wire import messages as wire
 
 log = structlog.get_logger()
@@ -39,8 +43,8 @@ class TaskDistributorService(wire.TaskDistributorBase):
     ) -> None:
         self._backend = backend
         self._settings = settings
-        self._watches = watches
         self._roster = roster
+        self._watching = Watching(backend, watches, roster)
         self.streams = WorkStreams(backend, self._take_back, roster)
         self._nameless: set[str] = set()
         self._pending: set[asyncio.Task[Any]] = set()
@@ -50,7 +54,7 @@ class TaskDistributorService(wire.TaskDistributorBase):
         mapping = super().__mapping__()
         own = {
             "FetchTask": self._fetch_task,
-            "WatchTask": self._watch_task,
+            "WatchTask": self._watching.serve,
             "Work": self.streams.serve,
         }
         for name, method in own.items():
@@ -80,7 +84,7 @@ class TaskDistributorService(wire.TaskDistributorBase):
     async def get_task(self, get_task_request: wire.GetTaskRequest) -> wire.GetTaskResponse:
         """All that is kept of a task."""
         history = await self._backend.read(convert.get(get_task_request))
-        position = await self._position(history.task)
+        position = await position_of(self._backend, history.task)
         return convert.got(history, position, self._roster.why_waits(history.task))
 
     async def list_tasks(self, list_tasks_request: wire.ListTasksRequest) -> wire.ListTasksResponse:
@@ -101,42 +105,6 @@ class TaskDistributorService(wire.TaskDistributorBase):
     async def ping(self, ping_request: wire.PingRequest) -> wire.PingResponse:
         """Echoes."""
         return convert.pong(ping_request, time.time_ns() // 1_000)
-
-    async def _watch_task(self, stream: AnyStream) -> None:
-        query = GetTask(convert.task_id(await first_message(stream)))
-        with self._watches.of(query.task_id) as watch:
-            history = await self._backend.read(query)
-            task, error, attempt = history.task, history.error, None
-            while not task.state.is_final:
-                position, why = await self._position(task), self._roster.why_waits(task)
-                await stream.send_message(convert.watched(task, position, b"", error, why))
-                seen = progress(task)
-                task, attempt = await watch.next()
-                # The read may have been ahead of what the watch is told.
-                while progress(task) <= seen and not task.state.is_final:
-                    task, attempt = await watch.next()
-                error = attempt.error if attempt and attempt.error else error
-            if history.task is not task:
-                history = await self._ended(task, attempt)
-            await stream.send_message(convert.watched(task, 0, history.result, history.error))
-
-    async def _ended(self, task: Task, attempt: Attempt | None) -> TaskHistory:
-        """All that is kept of a task that has come to this end, whatever followed since: it may be
-        put back already, or forgotten."""
-        last = () if attempt is None else (attempt,)
-        try:
-            history = await self._backend.read(GetTask(task.id))
-        except TaskNotFound:
-            return TaskHistory(task, b"", last)
-        if history.task.state is not task.state:
-            until = [one for one in history.attempts if one.attempt <= task.attempt]
-            return TaskHistory(task, b"", tuple(until))
-        return history
-
-    async def _position(self, task: Task) -> int:
-        if task.state is not TaskState.READY:
-            return 0
-        return (await self._backend.apply(commands.Locate(task.id))).position
 
     # --- for agents ---
 
@@ -172,6 +140,14 @@ class TaskDistributorService(wire.TaskDistributorBase):
         command = convert_agents.complete(complete_task_request)
         self._note_nameless(command.agent_id, command.lease_id)
         return convert_agents.completed(await self._backend.apply(command))
+
+    async def report_progress(
+        self, report_progress_request: wire.ReportProgressRequest
+    ) -> wire.ReportProgressResponse:
+        """Keeps what a run has to say."""
+        command = convert_entries.note(report_progress_request)
+        self._note_nameless(command.agent_id, command.lease_id)
+        return convert_entries.noted(await self._backend.apply(command))
 
     async def release_task(
         self, release_task_request: wire.ReleaseTaskRequest

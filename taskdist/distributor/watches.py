@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from taskdist.core.commands import Change
 from taskdist.core.errors import Exhausted, Unavailable
-from taskdist.core.task import Attempt, Task, TaskState
+from taskdist.core.task import Attempt, Task
 from taskdist.settings import WATCH_CHANGES_KEPT_MAX
 
 Seen = tuple[Task, Attempt | None]
@@ -27,6 +27,10 @@ class Watch:
         self._changes.append(seen)
         self._news.set()
 
+    def stir(self) -> None:
+        """An agent has said something, which is not queued here: it is in the store."""
+        self._news.set()
+
     def stop(self) -> None:
         """Ends the watch from the distributor's side."""
         self._stopped = True
@@ -44,6 +48,21 @@ class Watch:
             await self._news.wait()
             self._news.clear()
         return self._changes.popleft()
+
+    async def stirred(self) -> None:
+        """Returns once anything has happened, changes of state included.
+
+        Raises:
+            Unavailable: the distributor is stopping.
+        """
+        if self._stopped:
+            raise Unavailable("the distributor is stopping")
+        await self._news.wait()
+        self._news.clear()
+
+    def end(self) -> Seen | None:
+        """The first end of the task among the changes that were not asked for."""
+        return next((seen for seen in self._changes if seen[0].state.is_final), None)
 
 
 class Watches:
@@ -68,6 +87,9 @@ class Watches:
             if after is not None and (before is None or before.state is not after.state):
                 for watch in self._by_task.get(after.id, ()):
                     watch.put((after, change.attempt))
+            elif change.entries and after is not None:
+                for watch in self._by_task.get(after.id, ()):
+                    watch.stir()
 
     def stop(self) -> None:
         """Ends all watches, and any that still come."""
@@ -97,16 +119,3 @@ class Watches:
             self._by_task[task_id].remove(watch)
             if not self._by_task[task_id]:
                 del self._by_task[task_id]
-
-
-_PROGRESS = {TaskState.LEASED: 0, TaskState.SCHEDULED: 1, TaskState.READY: 2}
-_PROGRESS_FINAL = 3
-
-
-def progress(task: Task) -> tuple[int, int]:
-    """How far a task is in its life: what a watcher has seen is never told again.
-
-    An attempt begins with its lease and goes on to whatever follows. A lease that counts as nothing
-    is undone in silence.
-    """
-    return task.attempt, _PROGRESS.get(task.state, _PROGRESS_FINAL)

@@ -259,15 +259,19 @@ class _WorkStream:
         if said.goodbye:
             self._take_no_more()
         self._tell([convert_agents.verdict(*refused) for refused in said.refused])
+        notes = said.notes
         for start in range(0, len(said.settles), OUTCOMES_TOGETHER):
             settles = said.settles[start : start + OUTCOMES_TOGETHER]
-            answers = await self._settle(settles)
+            answers = await self._settle(notes, settles)
+            notes = ()
             self._tell(
                 [
                     convert_agents.verdict(settle.lease_id, answer)
                     for settle, answer in zip(settles, answers, strict=True)
                 ]
             )
+        if notes:
+            await self._backend.apply(commands.Several(notes))
 
     def _tell(self, verdicts: Sequence[wire.WorkVerdict]) -> None:
         if verdicts:
@@ -275,21 +279,25 @@ class _WorkStream:
             self._told.clear()
             self._news.set()
 
-    async def _settle(self, settles: tuple[commands.Settle, ...]) -> tuple[Any, ...]:
-        """What became of these outcomes, in one commit, which also fills the slots they free."""
+    async def _settle(
+        self, notes: tuple[commands.Note, ...], settles: tuple[commands.Settle, ...]
+    ) -> tuple[Any, ...]:
+        """What became of these outcomes, in one commit, which also keeps what was said before them,
+        and fills the slots they free."""
+        said = (*notes, *settles)
         if self._asking is not None or self._grants or self._leaving:
-            return await self._backend.apply(commands.Several(settles))
+            return (await self._backend.apply(commands.Several(said)))[len(notes) :]
         self._riding = True
         self._look_around()
         try:
             take = self._command(wait_us=0)
-            *answers, grants = await self._backend.apply(commands.Several((*settles, take)))
+            *answers, grants = await self._backend.apply(commands.Several((*said, take)))
         finally:
             self._riding = False
         if isinstance(grants, commands.Grants):
             self._grants = grants.grants
         self._look_around()
-        return tuple(answers)
+        return tuple(answers[len(notes) :])
 
     async def _take(self) -> None:
         """Waits for tasks while there are free slots and the agent has nothing to say."""

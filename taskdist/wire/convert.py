@@ -5,13 +5,13 @@ backend. Times are seconds and timestamps on the wire, whole microseconds inside
 """
 
 import re
-from datetime import datetime, timedelta
 
 from taskdist.core import commands
 from taskdist.core.commands import Placed
 from taskdist.core.errors import InvalidFields, Refused
 from taskdist.core.queries import GetTask, ListTasks, TaskHistory, TaskPage
 from taskdist.core.task import Attempt, Backoff, Task, TaskState
+from taskdist.core.values import value
 from taskdist.settings import (
     ID_ENDING_LENGTH_MIN,
     PAGE_SIZE_DEFAULT,
@@ -19,9 +19,11 @@ from taskdist.settings import (
     SECOND_US,
 )
 from taskdist.wire import messages as wire
-from taskdist.wire.checking import EPOCH, Faults
+from taskdist.wire.checking import Faults
 from taskdist.wire.codec import fields, make
+from taskdist.wire.convert_entries import entry_told
 from taskdist.wire.statuses import to_status
+from taskdist.wire.times import timestamp
 
 # --- requests to commands ---------------------------------------------------------------------
 
@@ -100,12 +102,14 @@ def pong(message: wire.PingRequest, wall_us: int) -> wire.PingResponse:
 
 def got(history: TaskHistory, position: int, waits_because: str = "") -> wire.GetTaskResponse:
     """All that is kept of a task."""
+    progress = {} if history.progress is None else {"progress": entry_told(history.progress)}
     return make(
         wire.GetTaskResponse,
         task=_task(history.task, position, waits_because),
         result=history.result,
         error=history.error,
         attempts=[_attempt(attempt) for attempt in history.attempts],
+        **progress,
     )
 
 
@@ -119,11 +123,27 @@ def listed(page: TaskPage) -> wire.ListTasksResponse:
 
 
 def watched(
-    task: Task, position: int, result: bytes, error: str, waits_because: str = ""
+    task: Task, position: int, result: bytes, error: str, waits_because: str = "", number: int = 0
 ) -> wire.WatchTaskResponse:
     """A task after a change."""
     told = _task(task, position, waits_because)
-    return make(wire.WatchTaskResponse, task=told, result=result, error=error)
+    return make(wire.WatchTaskResponse, task=told, result=result, error=error, number=number)
+
+
+@value
+class Watching:
+    """What somebody wants to be told of a task."""
+
+    task_id: str
+    entries: bool
+    after: int | None
+    """The number to go on from; None: from the present on."""
+
+
+def watching(message: wire.WatchTaskRequest) -> Watching:
+    """What is watched, and from where on."""
+    m = fields(message)
+    return Watching(task_id(message), m.entries, m.after)
 
 
 def _task(task: Task, position: int = 0, waits_because: str = "") -> wire.Task:
@@ -200,8 +220,3 @@ def wire_state(state: TaskState) -> wire.TaskState:
 def core_state(state: wire.TaskState) -> TaskState | None:
     """The core's word for a state; None for what is none."""
     return TaskState.__members__.get(state.name or "")
-
-
-def timestamp(us: int) -> datetime:
-    """The wire's word for a point in time."""
-    return EPOCH + timedelta(microseconds=us)

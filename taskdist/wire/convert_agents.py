@@ -25,7 +25,9 @@ from taskdist.settings import (
 from taskdist.wire import messages as wire
 from taskdist.wire.checking import Faults
 from taskdist.wire.codec import fields, make
-from taskdist.wire.convert import refusal, timestamp, wire_state
+from taskdist.wire.convert import refusal, wire_state
+from taskdist.wire.convert_entries import notes
+from taskdist.wire.times import timestamp
 
 # --- requests to commands ---------------------------------------------------------------------
 
@@ -207,6 +209,7 @@ class Said:
     refused: tuple[tuple[str, Refused], ...]
     """Outcomes that cannot be accepted as they are, by their lease."""
     goodbye: bool
+    notes: tuple[commands.Note, ...] = ()
 
 
 def said(message: wire.WorkRequest, agent_id: str) -> Said:
@@ -225,8 +228,9 @@ def said(message: wire.WorkRequest, agent_id: str) -> Said:
     count = len(m.outcomes) + len(m.releases)
     if count > OUTCOMES_MAX:
         faults.reject("outcomes", f"{count} of them and releases; allowed: {OUTCOMES_MAX}")
-    faults.done()
     name = agent_id if hello is None else hello.agent_id
+    noted = notes(m.progress, name, faults) if m.progress else ()
+    faults.done()
     settles: list[commands.Settle] = []
     refused: list[tuple[str, Refused]] = []
     parts: list[wire.CompleteTaskRequest | wire.ReleaseTaskRequest] = [*m.outcomes, *m.releases]
@@ -235,7 +239,7 @@ def said(message: wire.WorkRequest, agent_id: str) -> Said:
             settles.append(_settle(part, name))
         except InvalidFields as reason:
             refused.append((fields(part).lease_id, reason))
-    return Said(hello, m.slots, tuple(settles), tuple(refused), m.goodbye)
+    return Said(hello, m.slots, tuple(settles), tuple(refused), m.goodbye, noted)
 
 
 def _hello(message: wire.WorkHello, faults: Faults) -> Hello:

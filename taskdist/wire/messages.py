@@ -252,6 +252,13 @@ class WorkRequest(betterproto.Message):
     goodbye: bool = betterproto.bool_field(5)
     """Send no more leases."""
 
+    progress: List["ReportProgressRequest"] = betterproto.message_field(6)
+    """
+    What runs have to say while they last, likewise, at most 256 entries in all. It is kept before the
+     outcomes of the same message, and has no verdict: what is said of a lease that is over, or while
+     the disk is full, counts as nothing. A bad entry ends the stream with INVALID_ARGUMENT.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class WorkHello(betterproto.Message):
@@ -438,6 +445,57 @@ class CompleteTaskResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class ReportProgressRequest(betterproto.Message):
+    task_id: str = betterproto.string_field(1)
+    agent_id: str = betterproto.string_field(2)
+    lease_id: str = betterproto.string_field(3)
+    """As in CompleteTask."""
+
+    entries: List["TaskEntry"] = betterproto.message_field(4)
+    """In their order, at most 256."""
+
+
+@dataclass(eq=False, repr=False)
+class ReportProgressResponse(betterproto.Message):
+    dropped: int = betterproto.uint32_field(1)
+    """How many of the entries were not kept, because they came too fast."""
+
+
+@dataclass(eq=False, repr=False)
+class TaskEntry(betterproto.Message):
+    """
+    Something that a run has to say. A distributor keeps by default 200 entries of a run at once and 20
+     more for each second of its lease; what comes faster is dropped. It keeps the newest 1,000 of a task,
+     and of these 256 KiB of text. A watcher hears of what was dropped as `dropped`.
+    """
+
+    at: datetime = betterproto.message_field(1)
+    """The agent's wall clock. Unset: the distributor's."""
+
+    progress: "TaskProgress" = betterproto.message_field(2, group="what")
+    log: str = betterproto.string_field(3, group="what")
+    """A line for people, cut to 4 KiB."""
+
+    dropped: int = betterproto.uint64_field(4, group="what")
+    """
+    From an agent: how many entries it dropped itself here, 1 to 1,000,000. To a watcher: how many
+     are missing here, whoever dropped them.
+    """
+
+    attempt: int = betterproto.uint32_field(5)
+    """Which run said it. Agents leave it 0."""
+
+
+@dataclass(eq=False, repr=False)
+class TaskProgress(betterproto.Message):
+    fraction: Optional[float] = betterproto.double_field(1, optional=True)
+    """How much is done, 0 to 1. Unset: unknown."""
+
+    text: str = betterproto.string_field(2)
+    """For people, cut to 4 KiB. One of the two is required."""
+
+
+@dataclass(eq=False, repr=False)
 class HeartbeatRequest(betterproto.Message):
     agent_id: str = betterproto.string_field(1)
     lease_ids: List[str] = betterproto.string_field(2)
@@ -565,6 +623,9 @@ class GetTaskResponse(betterproto.Message):
      message keeps its limit.
     """
 
+    progress: "TaskEntry" = betterproto.message_field(5)
+    """The newest progress that its agents told of. Unset: none."""
+
 
 @dataclass(eq=False, repr=False)
 class ListTasksRequest(betterproto.Message):
@@ -647,16 +708,36 @@ class CancelTaskResponse(betterproto.Message):
 @dataclass(eq=False, repr=False)
 class WatchTaskRequest(betterproto.Message):
     task_id: str = betterproto.string_field(1)
+    entries: bool = betterproto.bool_field(2)
+    """Also tell what its agents say of their runs."""
+
+    after: Optional[int] = betterproto.uint64_field(3, optional=True)
+    """
+    The number of the last message that was read, to go on from there, also over a restart of the
+     distributor: all that came later is told once, in its order. States that have passed are told again
+     as far as the attempts that are kept say; the end comes always, and an end that a redrive undid
+     is passed over. 0: from the beginning. Unset: from the task as it is now.
+    """
 
 
 @dataclass(eq=False, repr=False)
 class WatchTaskResponse(betterproto.Message):
     task: "Task" = betterproto.message_field(1)
+    """Set unless this is an entry."""
+
     result: bytes = betterproto.bytes_field(2)
     """Set in the last message of a task that succeeded."""
 
     error: str = betterproto.string_field(3)
     """The last failure's text, if there was one."""
+
+    number: int = betterproto.uint64_field(4)
+    """
+    Where this stands in the task's life; give it to `after`. Numbers grow, not by one.
+    """
+
+    entry: "TaskEntry" = betterproto.message_field(5)
+    """Something that an agent said, or that was dropped."""
 
 
 @dataclass(eq=False, repr=False)
@@ -866,6 +947,23 @@ class TaskDistributorStub(betterproto.ServiceStub):
             "/taskdist.v1.TaskDistributor/CompleteTask",
             complete_task_request,
             CompleteTaskResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def report_progress(
+        self,
+        report_progress_request: "ReportProgressRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> "ReportProgressResponse":
+        return await self._unary_unary(
+            "/taskdist.v1.TaskDistributor/ReportProgress",
+            report_progress_request,
+            ReportProgressResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -1126,6 +1224,11 @@ class TaskDistributorBase(ServiceBase):
     ) -> "CompleteTaskResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def report_progress(
+        self, report_progress_request: "ReportProgressRequest"
+    ) -> "ReportProgressResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def heartbeat(
         self, heartbeat_request: "HeartbeatRequest"
     ) -> "HeartbeatResponse":
@@ -1204,6 +1307,14 @@ class TaskDistributorBase(ServiceBase):
     ) -> None:
         request = await stream.recv_message()
         response = await self.complete_task(request)
+        await stream.send_message(response)
+
+    async def __rpc_report_progress(
+        self,
+        stream: "grpclib.server.Stream[ReportProgressRequest, ReportProgressResponse]",
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.report_progress(request)
         await stream.send_message(response)
 
     async def __rpc_heartbeat(
@@ -1304,6 +1415,12 @@ class TaskDistributorBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 CompleteTaskRequest,
                 CompleteTaskResponse,
+            ),
+            "/taskdist.v1.TaskDistributor/ReportProgress": grpclib.const.Handler(
+                self.__rpc_report_progress,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ReportProgressRequest,
+                ReportProgressResponse,
             ),
             "/taskdist.v1.TaskDistributor/Heartbeat": grpclib.const.Handler(
                 self.__rpc_heartbeat,

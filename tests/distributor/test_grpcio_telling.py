@@ -61,3 +61,42 @@ def test_every_bad_field_of_an_announcement_is_in_the_details(stub: Noted, pb: A
     refused = refusal(lambda: stub.AnnounceKinds(request, timeout=TIMEOUT_S))
     assert refused.code is CODE.INVALID_ARGUMENT
     assert refused.fields == {"agent_id", "session", "queues", "kinds", "kinds[1].input_schema"}
+
+
+def test_a_run_says_how_far_it_is_and_a_watcher_goes_on_where_it_was(stub: Noted, pb: Any) -> None:
+    submit = pb.SubmitTaskRequest(user_tier="paid")
+    task_id = stub.SubmitTask(submit, timeout=TIMEOUT_S).task_id
+    fetch = pb.FetchTaskRequest(agent_id="agent-1", session="s-1")
+    lease_id = stub.FetchTask(fetch, timeout=TIMEOUT_S).lease_id
+    whose = {"task_id": task_id, "agent_id": "agent-1", "lease_id": lease_id}
+
+    def say(*entries: Any) -> int:
+        request = pb.ReportProgressRequest(entries=entries, **whose)
+        return int(stub.ReportProgress(request, timeout=TIMEOUT_S).dropped)
+
+    half = pb.TaskEntry(progress=pb.TaskProgress(fraction=0, text=""), at={"seconds": 5})
+    assert say(half, pb.TaskEntry(log="a line"), pb.TaskEntry(dropped=3)) == 0
+    first = pb.WatchTaskRequest(task_id=task_id, entries=True, after=0)
+    watching = stub.WatchTask(first, timeout=TIMEOUT_S)
+    heard = [next(watching) for _ in range(5)]
+    watching.cancel()
+    states = [message.task.state for message in heard[:2]]
+    assert states == [pb.TASK_STATE_READY, pb.TASK_STATE_LEASED]
+    progress, line, gap = (message.entry for message in heard[2:])
+    assert (progress.progress.fraction, progress.at.seconds, progress.attempt) == (0, 5, 1)
+    assert progress.progress.HasField("fraction")
+    assert (line.log, gap.dropped) == ("a line", 3)
+
+    say(pb.TaskEntry(log="late"))
+    done = pb.CompleteTaskRequest(success=True, result=b"42", **whose)
+    stub.CompleteTask(done, timeout=TIMEOUT_S)
+    again = pb.WatchTaskRequest(task_id=task_id, entries=True, after=heard[3].number)
+    rest = list(stub.WatchTask(again, timeout=TIMEOUT_S))
+    assert [message.entry.WhichOneof("what") for message in rest] == ["dropped", "log", None]
+    assert rest[-1].result == b"42"
+    got = stub.GetTask(pb.GetTaskRequest(task_id=task_id), timeout=TIMEOUT_S)
+    assert got.progress.progress.fraction == 0
+
+    request = pb.ReportProgressRequest(entries=[pb.TaskEntry(log="too late")], **whose)
+    refused = refusal(lambda: stub.ReportProgress(request, timeout=TIMEOUT_S))
+    assert refused.code is CODE.FAILED_PRECONDITION
