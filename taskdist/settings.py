@@ -283,6 +283,10 @@ class DistributorSettings(TellingSettings):
     checkpoint_bytes: int = Field(4 * MIB, ge=64 * KIB)
     """Write-ahead log after which the writer copies it into the database: 36 ms at worst."""
 
+    reserve_bytes: int = Field(8 * MIB, ge=0, le=GIB)
+    """Kept free beside the store for what ends tasks on a full disk: the outcomes of 10,000 tasks
+    with results of half a KiB each. 0 keeps none."""
+
     idle_checkpoint_us: Duration = Field(SECOND_US, ge=0)
     """After so long without a change the log is cut to nothing, which nobody then waits for."""
 

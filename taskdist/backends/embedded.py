@@ -26,7 +26,13 @@ from taskdist.backends.store_file import open_reader
 from taskdist.backends.writer import Writer
 from taskdist.core import commands
 from taskdist.core.commands import Command, Grants
-from taskdist.core.errors import Exhausted, PreconditionFailed, StoreFailed, Unavailable
+from taskdist.core.errors import (
+    Exhausted,
+    PreconditionFailed,
+    StoreFailed,
+    StoreUnusable,
+    Unavailable,
+)
 from taskdist.core.inspecting import BackUpStore, CheckStore
 from taskdist.core.queries import Query
 from taskdist.settings import DistributorSettings
@@ -72,7 +78,9 @@ class EmbeddedBackend:
         settings = self._settings
         kind, _, name = settings.store.partition(":")
         path = Path(name) if kind == "sqlite" else None
-        journal = Journal(path, POLICY, settings.tiers)
+        journal = Journal(
+            path, POLICY, settings.tiers, settings.reserve_bytes, settings.checkpoint_bytes
+        )
         try:
             self._writer = Writer(journal, self._clock, settings)
             if path:
@@ -82,6 +90,9 @@ class EmbeddedBackend:
         except apsw.Error as error:
             journal.abandon()
             raise StoreFailed(f"the store {path} cannot be read: {error}") from error
+        except OSError as error:
+            journal.abandon()
+            raise StoreUnusable(f"the store {path} has no reserve: {error.strerror}") from None
         self._runner.start(self._step)
 
     async def apply(self, command: Command[A]) -> A:
@@ -117,13 +128,14 @@ class EmbeddedBackend:
         if self._inspections is not None:
             self._inspections.stop("the distributor is stopping")
             await self._inspections.ended()
-        self._ending = True
-        self._runner.wake()
-        await self._runner.finished()
         if self._reader is not None:
+            # Before the writer: the last connection copies the log, and this one may not write.
             if self._failure is None:
                 await self._in_reader(self._connection.close)
             self._reader.shutdown(wait=False)
+        self._ending = True
+        self._runner.wake()
+        await self._runner.finished()
 
     # --- on the event loop ---
 

@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from taskdist.backends import entry_rows
+from taskdist.backends import entry_rows, statements
+from taskdist.backends.log import Log
+from taskdist.backends.reserve import Reserve
 from taskdist.backends.rows import (
     ATTEMPT_COLUMNS,
-    LEASE_COLUMNS,
     SELECT_TASK,
     SELECTED_LEASE,
     TASK_COLUMNS,
-    UPDATED_COLUMNS,
-    UPDATED_TIMES,
     USUAL_COLUMNS,
     BadRow,
     attempt_row,
@@ -36,32 +35,18 @@ from taskdist.backends.rows import (
     updated_row,
     updated_times_row,
 )
-from taskdist.backends.store_file import BUSY_TIMEOUT_MS, PAGE_BYTES, lock, open_writer, unlock
-from taskdist.backends.unwritten import Statement, Unwritten, delete, insert, update
+from taskdist.backends.store_file import (
+    is_for_want_of_room,
+    lock,
+    open_writer,
+    unlock,
+)
+from taskdist.backends.unwritten import Unwritten
 from taskdist.core.commands import Change
 from taskdist.core.entries import Kept
+from taskdist.core.errors import StoreHasNoRoom
 from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.settings import ATTEMPTS_KEPT_MAX
-
-_INSERT_PLAIN_TASK = insert("task", USUAL_COLUMNS)
-_INSERT_TASK = insert("task", TASK_COLUMNS)
-_UPDATE_TASK = update("task", UPDATED_COLUMNS, key="sequence")
-_UPDATE_TIMES = update("task", UPDATED_TIMES, key="sequence")
-_INSERT_DATA = insert("data", ("sequence", "data", "checksum"))
-_INSERT_RESULT = insert("result", ("sequence", "result", "checksum"))
-# Or replace: one that was set aside must not be in the way of this one.
-_INSERT_LEASE = insert("lease", ("sequence", *LEASE_COLUMNS), "INSERT OR REPLACE")
-_DELETE_LEASE = delete("lease", "sequence")
-_INSERT_ATTEMPT = insert("attempt", ("sequence", *ATTEMPT_COLUMNS))
-_FORGOTTEN = tuple(delete(table, "sequence") for table in ("task", "data", "result", "attempt"))
-_DELETE_ATTEMPT = Statement(
-    "DELETE FROM attempt WHERE (sequence, attempt) IN (VALUES ", "(?, ?)", ")"
-)
-
-_SELECT_WANTED = (
-    SELECT_TASK + ", data, checksum FROM (SELECT ? AS wanted)"
-    " LEFT JOIN task ON task.sequence = wanted LEFT JOIN data ON data.sequence = wanted"
-)
 
 
 class Clocks(NamedTuple):
@@ -81,22 +66,39 @@ class _Savepoint(Enum):
 class Journal:
     """The rows of one store. `path` None keeps them in memory, which is SQLite's `:memory:`.
 
+    Args:
+        reserve_bytes: room on its disk for what ends tasks when there is no other.
+        spare_bytes: how much more must be free before that is kept again.
+
     Raises:
         StoreUnusable: the file cannot be used; the text says why.
         StoreFailed: it is damaged.
     """
 
-    def __init__(self, path: Path | None, policy: str, tiers: Iterable[str]) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        policy: str,
+        tiers: Iterable[str],
+        reserve_bytes: int = 0,
+        spare_bytes: int = 0,
+    ) -> None:
         # Resolved: by another name, or a link to it, it would have another lock.
         path = path and path.resolve()
         self.path = path
         self._owner_lock = lock(path) if path else None
+        self.reserve = Reserve(path, reserve_bytes, spare_bytes)
+        order = (policy, ",".join(tiers))
         try:
-            self.connection = open_writer(path, policy, ",".join(tiers))
+            try:
+                self.connection = open_writer(path, *order)
+            except StoreHasNoRoom:
+                if not self.reserve.give_up():
+                    raise
+                self.connection = open_writer(path, *order)
         except BaseException:
             self._unlock()
             raise
-        self._log_pages = 0
         self._savepoint = _Savepoint.NONE
         self._unwritten = Unwritten()
         self._unwritten_tasks: dict[str, Task | None] = {}
@@ -105,15 +107,13 @@ class Journal:
         """The new ones among them that have an idempotency key, by queue and key."""
         self._is_any_gone = False
         self._entries = entry_rows.Entries(self.connection)
-        if path:
-            # Called after each commit. It takes the place of SQLite's own automatic checkpoints.
-            self.connection.set_wal_hook(self._count_log)
+        self.log = Log(self.connection)
 
     def close(self) -> None:
         """Copies the log into the database, closes it and gives up the lock."""
         try:
             if self.path:
-                self.checkpoint(truncate=True)
+                self.log.checkpoint(truncate=True)
             self.connection.close()
         finally:
             self._unlock()
@@ -157,7 +157,8 @@ class Journal:
         """The task of each of these rows, and its data; or why it cannot be had."""
         self.flush()
         self._begin()  # They are about to change, and outside of it each row is locked for itself.
-        rows = self.connection.executemany(_SELECT_WANTED, ((number,) for number in sequences))
+        wanted = ((number,) for number in sequences)
+        rows = self.connection.executemany(statements.SELECT_WANTED, wanted)
         try:
             for sequence, (*row, data, sum_) in zip(sequences, rows, strict=False):
                 if row[0] is None:
@@ -259,31 +260,33 @@ class Journal:
         write = self._unwritten.add
         if before is None:
             if is_plain(after):
-                rows += write(_INSERT_PLAIN_TASK, task_row(after, USUAL_COLUMNS))
+                rows += write(statements.INSERT_PLAIN_TASK, task_row(after, USUAL_COLUMNS))
             else:
-                rows += write(_INSERT_TASK, task_row(after, TASK_COLUMNS))
+                rows += write(statements.INSERT_TASK, task_row(after, TASK_COLUMNS))
             data = change.data or b""
-            rows += write(_INSERT_DATA, (after.sequence, data, checksum(after.sequence, data)))
+            rows += write(
+                statements.INSERT_DATA, (after.sequence, data, checksum(after.sequence, data))
+            )
             if after.idempotency_key is not None:
                 self._unwritten_keys[after.queue, after.idempotency_key] = after
         elif before.state is not after.state:  # All but a heartbeat, which the journal lets pass.
             if before.due_at_us or after.due_at_us or before.deadline_us != after.deadline_us:
-                rows += write(_UPDATE_TIMES, updated_times_row(after))
+                rows += write(statements.UPDATE_TIMES, updated_times_row(after))
             else:
-                rows += write(_UPDATE_TASK, updated_row(after))
+                rows += write(statements.UPDATE_TASK, updated_row(after))
         old, new = before and before.lease, after.lease
         if old and not new:
-            rows += write(_DELETE_LEASE, (after.sequence,))
+            rows += write(statements.DELETE_LEASE, (after.sequence,))
         elif new and not old:
-            rows += write(_INSERT_LEASE, lease_row(after.sequence, new))
+            rows += write(statements.INSERT_LEASE, lease_row(after.sequence, new))
         if change.attempt:
-            rows += write(_INSERT_ATTEMPT, attempt_row(after.sequence, change.attempt))
+            rows += write(statements.INSERT_ATTEMPT, attempt_row(after.sequence, change.attempt))
             dropped = change.attempt.attempt - ATTEMPTS_KEPT_MAX
             if dropped > 0:
-                rows += write(_DELETE_ATTEMPT, (after.sequence, dropped))
+                rows += write(statements.DELETE_ATTEMPT, (after.sequence, dropped))
         if change.result is not None:  # Also an empty one: a row that is missing is noticed.
             sum_ = checksum(after.sequence, change.result)
-            rows += write(_INSERT_RESULT, (after.sequence, change.result, sum_))
+            rows += write(statements.INSERT_RESULT, (after.sequence, change.result, sum_))
         if change.entries:
             rows += self._entries.save(change, after.sequence, self._unwritten)
         if rows:
@@ -296,19 +299,22 @@ class Journal:
         if task.id in self._unwritten_tasks:
             self.flush()
         self._begin()
-        for statement in _FORGOTTEN:
+        for statement in statements.FORGOTTEN:
             self._unwritten.add(statement, (task.sequence,))
         self._entries.forget(task.sequence, self._unwritten)
         self._unwritten_tasks[task.id] = None
         self._is_any_gone = True
-        return len(_FORGOTTEN)
+        return len(statements.FORGOTTEN)
 
     def flush(self) -> None:
         """Writes what was saved into the tables, for all that reads them before the commit."""
         if self._unwritten and self._savepoint is _Savepoint.WANTED:
             self.connection.execute("SAVEPOINT several")
             self._savepoint = _Savepoint.MADE
-        self._unwritten.write(self.connection)
+        try:
+            self._unwritten.write(self.connection)
+        except apsw.IOError as error:
+            raise _named(error) from None
         self._written()
 
     def commit(self, clocks: Clocks) -> None:
@@ -316,7 +322,10 @@ class Journal:
         if self.connection.in_transaction:
             self.flush()
             self.save_clocks(clocks)
-            self.connection.execute("COMMIT")
+            try:
+                self.connection.execute("COMMIT")
+            except apsw.IOError as error:
+                raise _named(error) from None
 
     def save_clocks(self, clocks: Clocks) -> None:
         """Writes the clocks into the open transaction; begins one if there is none."""
@@ -353,30 +362,11 @@ class Journal:
             self.connection.execute("RELEASE several")
         self._savepoint = _Savepoint.NONE
 
-    def checkpoint(self, *, truncate: bool = False) -> bool:
-        """Copies the log into the database as far as readers allow; may cut it to nothing.
-
-        Returns:
-            False if a reader is in the way, which is not waited for, or the disk full: the log
-            stays as it is until next time.
-        """
-        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
-        self.connection.set_busy_timeout(0)
-        try:
-            self.connection.wal_checkpoint(mode=mode)
-        except (apsw.BusyError, apsw.FullError):
-            return False
-        finally:
-            self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        return True
-
-    def log_bytes(self) -> int:
-        """How much of the write-ahead log is in use. Its file does not shrink when it is reused."""
-        return self._log_pages * PAGE_BYTES
-
-    def _count_log(self, connection: apsw.Connection, database: str, pages: int) -> int:
-        self._log_pages = pages
-        return apsw.SQLITE_OK
+    def make_room(self, now_us: int) -> bool:
+        """On a full disk: gives up the reserve and what the log takes. Returns whether it could."""
+        if has_given_up := self.reserve.give_up(now_us):
+            self.log.checkpoint(truncate=True)
+        return has_given_up
 
     def _begin(self) -> None:
         if not self.connection.in_transaction:
@@ -395,3 +385,8 @@ class Journal:
         if self._owner_lock is not None:
             unlock(self._owner_lock)
             self._owner_lock = None
+
+
+def _named(error: apsw.Error) -> apsw.Error:
+    """A full disk is one, whatever SQLite calls it."""
+    return apsw.FullError(str(error)) if is_for_want_of_room(error) else error

@@ -4,6 +4,7 @@
 on power loss (SQLite's documentation, "PRAGMA synchronous").
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import structlog
 
 from taskdist.backends import schema
 from taskdist.backends.schema import SCHEMA_VERSION
-from taskdist.core.errors import StoreFailed, StoreUnusable
+from taskdist.core.errors import StoreFailed, StoreHasNoRoom, StoreUnusable
 
 log = structlog.get_logger()
 
@@ -85,12 +86,20 @@ def lock(path: Path) -> int:
             f"the store {path} is in use by another distributor (process {owner})"
         ) from None
     try:
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        # In this order: on a full disk the block that it has is there to be written again.
+        os.truncate(lock, os.pwrite(lock, f"{os.getpid()}\n".encode(), 0))
     except OSError as error:
-        os.close(lock)
-        raise StoreUnusable(f"the store {path} cannot be used: {error.strerror}") from None
+        if error.errno != errno.ENOSPC:  # Then nobody is told who has it; it is had all the same.
+            os.close(lock)
+            raise StoreUnusable(f"the store {path} cannot be used: {error.strerror}") from None
     return lock
+
+
+def is_for_want_of_room(error: BaseException) -> bool:
+    """Whether the disk is full. SQLite has another name for it where its index of the log grows."""
+    if isinstance(error, apsw.IOError):
+        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
+    return isinstance(error, apsw.FullError)
 
 
 def unlock(owner_lock: int) -> None:
@@ -119,8 +128,8 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
             raise StoreUnusable(f"the store {path} is not a taskdist store: not SQLite") from None
         if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
             raise StoreUnusable(f"the store {path} cannot be written: {error}") from None
-        if isinstance(error, apsw.FullError):
-            raise StoreUnusable(f"the store {path} cannot be used: its disk is full") from None
+        if is_for_want_of_room(error):
+            raise StoreHasNoRoom(f"the store {path} cannot be used: its disk is full") from None
         if isinstance(error, apsw.BusyError):
             raise StoreUnusable(f"the store {path} is in use by another program") from None
         if isinstance(error, OSError):

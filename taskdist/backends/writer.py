@@ -17,6 +17,7 @@ from taskdist.backends.clock import Clock
 from taskdist.backends.journal import Clocks, Journal
 from taskdist.backends.live import Live
 from taskdist.backends.requests import Batch, Request, Withdraw, is_of_leases
+from taskdist.backends.reserve import FULL_RETRY_US
 from taskdist.core import commands
 from taskdist.core.commands import Change, Command, Done, Grants, Moment, Placed
 from taskdist.core.decide import decide
@@ -35,9 +36,6 @@ again."""
 GROWING = commands.Submit | commands.Take | commands.Redrive | commands.Note
 """What a full disk has to refuse, so that what ends something gets through."""
 
-FULL_RETRY_US = SECOND_US
-"""After a full disk, when the leases that are over are looked at again."""
-
 
 class Writer:
     """Applies batches of requests to one journal."""
@@ -55,12 +53,13 @@ class Writer:
         self._stopping = False
         self._batch = Batch()
         self._full_until_us = 0
-        self._is_full = False
+        self._is_alone = False
         """While what ends something is tried alone, and what begins something is refused."""
         saved = journal.clocks()
         clock.resume(saved.served_us)
         self._newest_enqueued_us = saved.newest_enqueued_us
         self._saved_us = saved.served_us
+        journal.reserve.begin()
         self._live = Live(journal, settings, saved.last_sequence)
         self._live.load_leases(saved.served_us)
         self._allow_for_short_leases(self._live.leases)
@@ -98,6 +97,7 @@ class Writer:
             count = max(len(requests), self._settings.batch_rows_max)
             requests, self._deferred = came[:count], came[count:]
         self._in_hand = list(requests)
+        self._journal.reserve.look(self._clock.read()[1])
         try:
             batch = self._run(requests, whole=True)
         except apsw.FullError:
@@ -118,11 +118,11 @@ class Writer:
 
     def checkpoint(self, *, truncate: bool = False) -> bool:
         """Copies the journal's log into its database. Returns whether nobody was in the way."""
-        return self._journal.checkpoint(truncate=truncate)
+        return self._journal.log.checkpoint(truncate=truncate)
 
     def log_bytes(self) -> int:
         """How large the journal's log is."""
-        return self._journal.log_bytes()
+        return self._journal.log.bytes_in_use()
 
     def close(self) -> None:
         """Saves the clocks and closes the journal."""
@@ -159,7 +159,8 @@ class Writer:
             for request in requests:
                 self._decide(request)
             if whole:
-                self._serve_waiting()
+                if not self._is_full:
+                    self._serve_waiting()
                 self._time_out_waiting()
             self._save_clocks_sometimes()
             newest_us = self._newest_enqueued_us
@@ -186,15 +187,22 @@ class Writer:
         Submits and takes are refused, also those that this batch had served from among the waiting.
         """
         total = Batch(moment=self._batch.moment)
-        self._full_until_us = self._clock.read()[1] + FULL_RETRY_US
-        log.error("disk full", store=str(self._journal.path))
-        self._is_full = True
+        now_us = self._clock.read()[1]
+        if not self._journal.make_room(now_us) and now_us >= self._full_until_us:
+            log.error("disk full", store=str(self._journal.path))
+        self._full_until_us = now_us + FULL_RETRY_US
+        self._is_alone = True
         for request in {id(request): request for request in requests}.values():
             self._waiting.discard(request)
             self._run_one(request, total)
             total.answered.append(request)
-        self._is_full = False
+        self._is_alone = False
         return total
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether what begins something is refused: what room there is is for what ends it."""
+        return self._is_alone or not self._journal.reserve.is_kept
 
     def _run_one(self, request: Request, total: Batch) -> None:
         """One transaction for one request; if it is too much, one for each of its commands."""
@@ -321,7 +329,7 @@ class Writer:
     def _allow_for_short_leases(self, tasks: Iterable[Task | None]) -> None:
         """A pause of this process must not end a lease that is shorter than the usual (P4)."""
         for task in tasks:
-            if task is not None and task.lease_us is not None and task.lease is not None:
+            if task and task.lease_us is not None and task.lease is not None:
                 self._clock.make_room_for(task.lease_us)
 
     # --- what is due, and who waits ---

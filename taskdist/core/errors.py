@@ -82,5 +82,9 @@ class StoreUnusable(Exception):
     permission, another distributor's lock, a foreign file, a newer version. One line."""
 
 
+class StoreHasNoRoom(StoreUnusable):
+    """… since its disk is full."""
+
+
 class StoreFailed(Exception):
     """The store failed while in use, or is damaged. Nothing more is acknowledged (P6). One line."""

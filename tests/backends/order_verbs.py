@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from taskdist.backends.requests import Withdraw
-from taskdist.backends.writer import FULL_RETRY_US
+from taskdist.backends.reserve import FULL_RETRY_US
 from taskdist.core import commands
 from taskdist.core.commands import Command
 from tests.backends.order_commands import (

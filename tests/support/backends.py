@@ -258,7 +258,8 @@ class Rig:
 
     def __init__(self, store: str, **settings: object) -> None:
         self.time = ManualTime()
-        self.settings = DistributorSettings.model_validate({"store": store, **settings})
+        said = {"store": store, "reserve_bytes": 0, **settings}
+        self.settings = DistributorSettings.model_validate(said)
         self.is_open = False
 
     @property
