@@ -9,14 +9,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from taskdist.limits import TellingSettings
+from taskdist.limits import AgentRunSettings, TellingSettings
 from taskdist.sources import (
     NAME_PATTERN,
     SECOND_US,
     Address,
     Duration,
     SettingsError,
-    Sourced,
     check_address,
     check_name,
     parse_duration_us,
@@ -346,7 +345,7 @@ class DistributorSettings(TellingSettings):
 # --- the agent's ------------------------------------------------------------------------------
 
 
-class AgentSettings(Sourced):
+class AgentSettings(AgentRunSettings):
     """What `taskdist agent` can be told."""
 
     server: Address = "127.0.0.1:50051"

@@ -7,39 +7,45 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from pydantic import BaseModel
 
+from taskdist import Context, Registry
 from taskdist.core.task import Backoff, Outcome, TaskState
-from taskdist.reports import RetryPause, Work
+from taskdist.reports import RetryPause
 from taskdist.testing import Playground, virtual_time
 
 
 async def test_a_minute_of_backoff_passes_at_once(playground: Playground) -> None:
-    began = asyncio.get_running_loop().time()
+    tasks = Registry()
 
-    async def simulate(work: Work) -> bytes:
-        if work.attempt == 1:
+    @tasks.handler
+    async def infer(data: bytes, ctx: Context) -> bytes:
+        if ctx.attempt == 1:
             raise ValueError("not yet")
-        return b"now"
+        return data.upper()
 
-    playground.agent({"simulate": simulate})
+    began = asyncio.get_running_loop().time()
+    playground.agent(tasks)
     pause = RetryPause(Backoff.FIXED, initial_s=60)
-    handle = await playground.client.submit("simulate", backoff=pause)
-    assert await handle.result() == b"now"
+    handle = await playground.client.submit(infer, b"hi", backoff=pause)
+    assert await handle.result() == b"HI"
     assert 60 <= asyncio.get_running_loop().time() - began < 61
 
 
 async def test_an_agent_that_is_killed_loses_its_lease(playground: Playground) -> None:
     """P4: the task is offered again after its lease."""
+    tasks = Registry()
 
-    async def simulate(work: Work) -> bytes:
+    @tasks.handler
+    async def slow(data: bytes) -> bytes:
         await asyncio.sleep(10)
-        return work.data
+        return data
 
-    first = playground.agent({"simulate": simulate}, "first")
-    handle = await playground.client.submit("simulate", b"data", lease="5s")
+    first = playground.agent(tasks, "first")
+    handle = await playground.client.submit(slow, b"data", lease="5s")
     await asyncio.sleep(1)
     await first.kill()
-    playground.agent({"simulate": simulate}, "second")
+    playground.agent(tasks, "second")
     assert await handle.result() == b"data"
     outcomes = [(one.agent_id, one.outcome) for one in (await handle.report()).attempts]
     assert outcomes == [("first", Outcome.LOST), ("second", Outcome.SUCCEEDED)]
@@ -48,25 +54,37 @@ async def test_an_agent_that_is_killed_loses_its_lease(playground: Playground) -
 async def test_an_agent_that_is_stopped_hands_back_what_takes_too_long(
     playground: Playground,
 ) -> None:
-    async def simulate(work: Work) -> bytes:
-        await asyncio.sleep(1_000)
-        return b""
+    tasks = Registry()
 
-    agent = playground.agent({"simulate": simulate}, drain_timeout="10s")
-    handle = await playground.client.submit("simulate")
+    @tasks.handler
+    async def endless(data: bytes) -> bytes:
+        await asyncio.sleep(1_000)
+        return data
+
+    agent = playground.agent(tasks, drain_timeout="10s")
+    handle = await playground.client.submit(endless, b"")
     await asyncio.sleep(1)
     await agent.stop()
     assert (await handle.report()).state is TaskState.READY
 
 
-async def test_work_in_a_thread_takes_its_own_time(playground: Playground) -> None:
+async def test_plain_functions_processes_and_commands_take_their_own_time(
+    playground: Playground,
+) -> None:
     """Else an hour of run timeout would pass while a thread counts to ten."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    asleep = asyncio.ensure_future(asyncio.sleep(0.05))
-    await loop.run_in_executor(None, sum, range(3_000_000))
-    assert loop.time() - began < 1
-    await asleep
+    tasks = Registry()
+
+    @tasks.handler(timeout="1m")
+    def count(data: bytes) -> int:
+        return sum(range(1_000_000))
+
+    class Nothing(BaseModel):
+        pass
+
+    echo = tasks.command("echo", ["echo", "hi"], input=Nothing, timeout="1m")
+    playground.agent(tasks, slots=2)
+    assert await (await playground.client.submit(count, b"")).result() == 499_999_500_000
+    assert await (await playground.client.submit(echo, Nothing())).result() == b"hi\n"
 
 
 async def test_virtual_time_ends_with_its_block() -> None:
@@ -78,12 +96,20 @@ async def test_virtual_time_ends_with_its_block() -> None:
 
 
 SAMPLE = """
-async def test_sample(playground):
-    async def simulate(work):
-        return b"done"
+from taskdist import Registry
 
-    playground.agent({"simulate": simulate})
-    assert await (await playground.client.submit("simulate")).result() == b"done"
+tasks = Registry()
+
+
+@tasks.handler
+def double(number: int) -> int:
+    return 2 * number
+
+
+MARK
+async def test_sample(playground):
+    playground.agent(tasks)
+    assert await (await playground.client.submit(double, 21)).result() == 42
 
 
 def test_plain():
@@ -94,7 +120,7 @@ def test_plain():
 @pytest.mark.parametrize("mode", ["auto", "strict"])
 def test_the_fixture_is_there_for_other_projects(tmp_path: Path, mode: str) -> None:
     mark = "import pytest\n\n\n@pytest.mark.asyncio" if mode == "strict" else ""
-    (tmp_path / "test_sample.py").write_text(mark + SAMPLE)
+    (tmp_path / "test_sample.py").write_text(SAMPLE.replace("MARK", mark))
     options = ["-q", "-Werror", "-pno:looptime_plugin", "-pno:cacheprovider"]
     options += [f"--asyncio-mode={mode}", "-oasyncio_default_fixture_loop_scope=function"]
     run = subprocess.run(

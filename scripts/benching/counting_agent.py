@@ -14,9 +14,10 @@ import sys
 import time
 
 from taskdist import interpreter, logs
+from taskdist.agent.context import Context
+from taskdist.agent.registry import Registry
 from taskdist.agent.runtime import Agent
 from taskdist.client import Client
-from taskdist.reports import Work
 from taskdist.settings import AgentSettings
 from taskdist.signals import Signals
 
@@ -27,18 +28,21 @@ async def main(server: str, slots: int, count: int) -> None:
     ids: set[str] = set()
     waits_ms: list[float] = []
 
-    async def handle(work: Work) -> bytes:
+    registry = Registry()
+
+    @registry.handler
+    async def simulate(data: bytes, ctx: Context) -> bytes:
         now = time.monotonic()
         if not began:
             began.append(now)
-        ids.add(work.task_id)
-        if len(work.data) <= 32:
-            waits_ms.append((now - float(work.data)) * 1e3)
+        ids.add(ctx.task.task_id)
+        if len(data) <= 32:
+            waits_ms.append((now - float(data)) * 1e3)
         handled[0] += 1
         return b""
 
     handled = [0]
-    agent = Agent("bench", settings, {"simulate": handle}, lambda: Client(server))
+    agent = Agent("bench", settings, registry, lambda: Client(server))
     signals = Signals()
     running = asyncio.ensure_future(agent.run(signals))
     say({"event": "agent started"})

@@ -12,11 +12,11 @@ import time
 
 from scripts.benching.counting_agent import say
 from taskdist import interpreter, logs
-from taskdist.agent.handlers import Handler
+from taskdist.agent.context import Context
 from taskdist.agent.heartbeat import TaskRunner
+from taskdist.agent.registry import Registry
 from taskdist.agent.runtime import Agent
 from taskdist.client import Client
-from taskdist.reports import Work
 from taskdist.settings import AgentSettings
 from taskdist.signals import Signals
 
@@ -30,15 +30,18 @@ async def main(server: str, name: str, count: int, work_s: float) -> None:
     used: set[str] = set()
     ended: list[float] = []
 
-    def handler(agent_id: str) -> Handler:
-        async def handle(work: Work) -> bytes:
+    def registry(agent_id: str) -> Registry:
+        made = Registry()
+
+        @made.handler
+        async def simulate(_: bytes, ctx: Context) -> bytes:
             await asyncio.sleep(work_s)
-            ids.add(work.task_id)
+            ids.add(ctx.task.task_id)
             used.add(agent_id)
             ended.append(round(time.monotonic(), 4))
             return b""
 
-        return handle
+        return made
 
     signals = Signals()
     running = []
@@ -47,7 +50,7 @@ async def main(server: str, name: str, count: int, work_s: float) -> None:
         agent = Agent(
             agent_id,
             settings,
-            {"simulate": handler(agent_id)},
+            registry(agent_id),
             lambda: Client(server),
             heartbeat_runner=TaskRunner(),  # A thread for each would be another measurement.
         )

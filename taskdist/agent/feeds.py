@@ -42,6 +42,10 @@ class Desk(Protocol):
     session: str
     kinds: Sequence[str]
 
+    @property
+    def slots(self) -> int:
+        """How many tasks it runs at once, now."""
+
     def held(self) -> list[str]:
         """The leases that are held."""
 
@@ -67,6 +71,9 @@ class Feed(Protocol):
         Raises:
             Refused: it is not accepted, and would not be another time.
         """
+
+    def resize(self) -> None:
+        """The number of slots has changed."""
 
     def leave(self) -> None:
         """Brings no more tasks."""
@@ -160,6 +167,9 @@ class Fetching:
             ),
         )
 
+    def resize(self) -> None:
+        """See `Feed.resize`. It asks for a task only when there is a slot."""
+
     def leave(self) -> None:
         """See `Feed.leave`. A task that is on its way in this instant is lost with its lease."""
         if self._fetching is not None:
@@ -238,6 +248,10 @@ class Streaming:
         finally:
             self._unanswered.pop(report.lease_id, None)
 
+    def resize(self) -> None:
+        """See `Feed.resize`."""
+        self._news.set()
+
     def leave(self) -> None:
         """See `Feed.leave`."""
         self._leaving = True
@@ -253,18 +267,19 @@ class Streaming:
 
     async def _stream(self, backoff: Backoff) -> None:
         """One stream, from hello to its end."""
+        slots = 0 if self._leaving else self._desk.slots
         async with self._client.work(
             agent_id=self._desk.agent_id,
             session=self._desk.session,
             queues=self._settings.queues,
             kinds=self._desk.kinds,
-            slots=0 if self._leaving else self._settings.slots,
+            slots=slots,
             lease_ids=self._desk.held(),
         ) as stream:
             self._unsent = [report for report, _ in self._unanswered.values()]
             self._in_flight = []
             self._news.set()
-            sending = asyncio.ensure_future(self._send(stream))
+            sending = asyncio.ensure_future(self._send(stream, slots))
             try:
                 while (news := await stream.receive()) is not None:
                     backoff.answered()
@@ -312,16 +327,20 @@ class Streaming:
 
         asyncio.get_running_loop().call_later(self._settings.backoff_max_us / SECOND_US, again)
 
-    async def _send(self, stream: WorkStream) -> None:
+    async def _send(self, stream: WorkStream, slots: int) -> None:
+        """Says what there is to say. So many slots were said in hello."""
         said_goodbye = False
         while True:
             await self._news.wait()
             self._news.clear()
+            slots = await self._resized(stream, slots)
             while self._unsent and len(self._in_flight) < MESSAGES_IN_FLIGHT_MAX:
                 sizes = map(_size, self._unsent[:OUTCOMES_TOGETHER])
                 count = fitting(sizes, REPORT_BYTES_MAX)
                 reports, self._unsent = self._unsent[:count], self._unsent[count:]
                 self._in_flight.append({report.lease_id for report in reports})
+                # First, or these outcomes would free slots that are not free.
+                slots = await self._resized(stream, slots)
                 await stream.report(reports)
             if self._leaving and not said_goodbye:
                 said_goodbye = True
@@ -329,6 +348,14 @@ class Streaming:
             if self._finishing and not self._unsent:
                 await stream.end()
                 return
+
+    async def _resized(self, stream: WorkStream, said: int) -> int:
+        """Says how many slots there are, if that was not said; how many that is."""
+        slots = self._desk.slots
+        if slots != said and not self._leaving:
+            await stream.resize(slots)
+            return slots
+        return said
 
 
 def _size(report: Report) -> int:

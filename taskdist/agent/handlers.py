@@ -1,14 +1,12 @@
-"""What runs a task: one handler per kind. An agent announces exactly the kinds that it has."""
+"""How a run ends badly: what handlers raise, and what that means for the task."""
 
-import asyncio
-import random
-from collections.abc import Awaitable, Callable
+import traceback
+from pathlib import Path
+from types import TracebackType
 
-from taskdist.reports import Work
-from taskdist.settings import AgentSettings
+from taskdist.settings import SECOND_US, parse_duration_us
 
-Handler = Callable[[Work], Awaitable[bytes]]
-"""Runs a task and returns its result. Whatever it raises is a failure of that attempt."""
+_OURS = str(Path(__file__).parent)
 
 
 class Fatal(Exception):
@@ -19,31 +17,51 @@ class Retry(Exception):
     """What a handler raises to fail and to say when to try again, if there are retries left.
 
     Args:
-        after_s: how long the task waits before its retry, whatever its own backoff says.
+        after: how long the task waits before its retry, whatever its own backoff says: seconds, or
+            a text like `30s`. None: as its backoff says.
     """
 
-    def __init__(self, text: str = "", *, after_s: float) -> None:
-        super().__init__(text or f"to be tried again after {after_s:g} s")
-        self.after_s = float(after_s)  # What is no number fails here, in the handler.
+    def __init__(self, text: str = "", *, after: float | str | None = None) -> None:
+        self.after_s = None if after is None else _seconds(after)
+        pause = "" if self.after_s is None else f" after {self.after_s:g} s"
+        super().__init__(text or f"to be tried again{pause}")
 
 
-class SimulatedFailure(Exception):
-    """A simulated task failed, as it was told to."""
+class Failed(Exception):
+    """How a run failed, as its agent reports it."""
+
+    def __init__(
+        self, error: str, *, retryable: bool = True, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(error)
+        self.error = error
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
 
 
-def built_in(settings: AgentSettings) -> dict[str, Handler]:
-    """The handlers of an agent that was given none."""
+def failure(reason: BaseException) -> Failed:
+    """What an exception of a handler means."""
+    if isinstance(reason, Failed):
+        return reason
+    return Failed(
+        "".join(traceback.format_exception(type(reason), reason, _of_the_handler(reason))),
+        retryable=not isinstance(reason, Fatal),
+        retry_after_s=reason.after_s if isinstance(reason, Retry) else None,
+    )
 
-    async def simulate(work: Work) -> bytes:
-        """Works for est_processing_time, then fails as often as the settings say.
 
-        Whether it fails is drawn from the seed, the task and the attempt, so that a run can be
-        repeated, whichever agent gets which task.
-        """
-        await asyncio.sleep(work.est_processing_time_s / settings.speed)
-        draw = random.Random(f"{settings.seed}/{work.sequence}/{work.attempt}").random()
-        if draw < settings.failure_rate:
-            raise SimulatedFailure(f"attempt {work.attempt} was drawn to fail")
-        return f"worked {work.est_processing_time_s:g} s".encode()
+def _of_the_handler(reason: BaseException) -> TracebackType | None:
+    """Its traceback, from where our own code is left."""
+    frame = reason.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(_OURS):
+        frame = frame.tb_next
+    return frame or reason.__traceback__
 
-    return {"simulate": simulate}
+
+def _seconds(after: float | str) -> float:
+    """Fails on what is no duration here, in the handler."""
+    if not isinstance(after, str):
+        return float(after)
+    us = parse_duration_us(after)
+    assert isinstance(us, int)
+    return us / SECOND_US

@@ -102,6 +102,14 @@ class Heartbeat:
         with self._lock:
             self._held.pop(lease_id, None)
 
+    def left_s(self, lease_id: str) -> float:
+        """Until a lease is over if it is not renewed from now on; 0 if it is not held."""
+        with self._lock:
+            held = self._held.get(lease_id)
+        if held is None or self._loop is None:
+            return 0.0
+        return max(0.0, held.renewed_at + held.lease_s - self._loop.time())
+
     async def run(self) -> None:
         """Beats until it is cancelled."""
         self._loop = asyncio.get_running_loop()

@@ -8,16 +8,21 @@ back, in a drain.
 
 import asyncio
 import secrets
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from taskdist.agent import hooks
+from taskdist.agent.context import Context
+from taskdist.agent.execution import Execution
 from taskdist.agent.feeds import Feed, Fetching, Streaming, patiently
-from taskdist.agent.handlers import Fatal, Handler, Retry
+from taskdist.agent.handlers import Failed, failure
 from taskdist.agent.heartbeat import GIVEN_UP, Heartbeat, Runner, ThreadRunner
+from taskdist.agent.idle import Idleness
+from taskdist.agent.registry import Registry
+from taskdist.agent.sink import BoundedSink
 from taskdist.client import Client
 from taskdist.core.errors import (
     InvalidFields,
@@ -72,7 +77,7 @@ class Agent:
     Args:
         agent_id: its name.
         settings: all that can be set.
-        handlers: what runs each kind.
+        registry: what it can run.
         connect: makes a client; called once on each loop that needs one.
         heartbeat_runner: runs the heartbeat; a thread unless given.
     """
@@ -81,15 +86,15 @@ class Agent:
         self,
         agent_id: str,
         settings: AgentSettings,
-        handlers: Mapping[str, Handler],
+        registry: Registry,
         connect: Callable[[], Client],
         heartbeat_runner: Runner | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.session = secrets.token_hex(SESSION_BYTES)
-        self.kinds: Sequence[str] = sorted(handlers)
+        self.kinds: Sequence[str] = registry.kinds
         self._settings = settings
-        self._handlers = handlers
+        self._registry = registry
         self._client = connect()
         self._loop = asyncio.get_running_loop()
         self._heartbeat = Heartbeat(
@@ -99,20 +104,44 @@ class Agent:
         self._feed: Feed = Streaming(self, settings, self._client)
         if settings.unary:
             self._feed = Fetching(self, settings, self._client)
+        self.sink = BoundedSink(settings)
+        grace_s = settings.stop_grace_us / SECOND_US
+        self._execution = Execution(self.sink, grace_s, self._slots_kept)
+        self._kept = 0
+        """Slots of runs that are over, and whose functions have not returned."""
+        self._idleness: Idleness | None = None
+        if settings.exit_when_idle:
+            self._idleness = Idleness(self, settings, self._client)
         self._runs: dict[str, _Run] = {}
         self._room = asyncio.Event()
         self._room.set()
         self._draining = False
 
     async def run(self, signals: Signals) -> bool:
-        """Works until the first signal, then drains.
+        """Works until the first signal, or until it is idle if it is to end then, and drains.
 
         Returns:
             Whether the drain ran its course; False if a second signal cut it short.
 
         Raises:
             InvalidFields: the distributor does not accept this agent's name, queues or kinds.
+            RegistryError: a hook failed, or a command does not exist. No task was taken.
         """
+        starting = asyncio.ensure_future(hooks.start(self._registry, self._execution.in_thread))
+        try:
+            await _first(starting, signals.asked)
+            if starting.done():
+                starting.result()
+                await self._work_until(signals)
+                await hooks.stop(self._registry, self._execution.in_thread)
+        finally:
+            starting.cancel()
+            self._client.close()
+            await self._execution.close()
+        log.info("agent stopped", agent_id=self.agent_id)
+        return not signals.asked_again.done()
+
+    async def _work_until(self, signals: Signals) -> None:
         log.info(
             "agent started",
             agent_id=self.agent_id,
@@ -123,21 +152,21 @@ class Agent:
         )
         self._heartbeat_runner.start(self._heartbeat.run)
         feeding = asyncio.ensure_future(self._feed_forever())
+        idle = asyncio.ensure_future(self._idleness.comes() if self._idleness else _never())
         try:
-            await _first(feeding, signals.asked)
-            if feeding.done():
-                feeding.result()
+            await _first(feeding, idle, signals.asked)
+            for ended in (feeding, idle):
+                if ended.done():
+                    ended.result()
             await self._drain(signals, feeding)
         finally:
-            running = [feeding, *(run.task for run in self._runs.values())]
-            for task in running:
+            tasks = [feeding, idle, *(run.task for run in self._runs.values())]
+            for task in tasks:
                 task.cancel()
-            # First: a cancel in the instant in which the connection is lost would be forgotten.
-            await asyncio.wait(running)
+            # So that what they started is killed; and before the connection is closed, for a cancel
+            # in the instant in which that is lost would be forgotten.
+            await asyncio.wait(tasks, timeout=HAND_BACK_S)
             self._heartbeat_runner.stop()
-            self._client.close()
-        log.info("agent stopped", agent_id=self.agent_id)
-        return not signals.asked_again.done()
 
     async def _feed_forever(self) -> None:
         try:
@@ -157,7 +186,8 @@ class Agent:
         for run in self._runs.values():
             run.handed_back = True
             run.stop()
-        await self._runs_end(asyncio.ensure_future(asyncio.sleep(HAND_BACK_S)))
+        stopping_s = self._settings.stop_grace_us / SECOND_US + HAND_BACK_S
+        await self._runs_end(asyncio.ensure_future(asyncio.sleep(stopping_s)))
         await self._feed.finish()
         await asyncio.wait({feeding}, timeout=HAND_BACK_S)
         # What came between goodbye and the end of the stream.
@@ -174,18 +204,24 @@ class Agent:
 
     # --- as its feed's desk ---
 
+    @property
+    def slots(self) -> int:
+        """How many tasks it runs at once, now: fewer while functions do not return."""
+        return max(0, self._settings.slots - self._kept)
+
     def held(self) -> list[str]:
         """The leases that are held."""
         return list(self._runs)
 
     def begin(self, work: Work, since: float) -> None:
-        """Runs a task; its lease runs since then. One that comes in a drain is handed back."""
-        task = asyncio.ensure_future(self._hand_back(work) if self._draining else self._work(work))
-        self._runs[work.lease_id] = _Run(work, task, is_handling=not self._draining)
+        """Runs a task; its lease runs since then. One that comes in a drain is handed back, as is
+        one that comes for a slot which was lost in the same moment."""
+        is_taken = not (self._draining or (self._kept and not self._has_free_slot()))
+        task = asyncio.ensure_future(self._work(work) if is_taken else self._hand_back(work))
+        self._runs[work.lease_id] = _Run(work, task, is_handling=is_taken)
         task.add_done_callback(lambda _: self._end(work.lease_id))
         self._heartbeat.hold(work.lease_id, work.lease_s, since)
-        if len(self._runs) >= self._settings.slots:
-            self._room.clear()
+        self._look_for_room()
 
     def lost(self, lease_id: str, reason: str) -> None:
         """A lease is over: stops its handler."""
@@ -198,10 +234,30 @@ class Agent:
         """Returns once fewer tasks run than there are slots."""
         await self._room.wait()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything runs, or does not return."""
+        return bool(self._runs or self._kept)
+
+    def _has_free_slot(self) -> bool:
+        return sum(run.is_handling for run in self._runs.values()) < self.slots
+
+    def _look_for_room(self) -> None:
+        if len(self._runs) < self.slots:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    def _slots_kept(self, count: int) -> None:
+        log.warning("functions do not return", agent_id=self.agent_id, slots_kept=count)
+        self._kept = count
+        self._look_for_room()
+        self._feed.resize()
+
     def _end(self, lease_id: str) -> None:
         self._heartbeat.drop(lease_id)
         del self._runs[lease_id]
-        self._room.set()
+        self._look_for_room()
 
     def _lost_elsewhere(self, lease_id: str, reason: str) -> None:
         """The heartbeat, in its thread, found a lease over."""
@@ -220,39 +276,54 @@ class Agent:
             sequence=work.sequence,
             retry_count=work.retry_count,
         )
-        result, error = b"", ""
-        retryable, retry_after_s = True, None
-        # A timer of our own costs a quarter of asyncio.timeout, for each task.
-        limit = self._loop.call_later(work.run_timeout_s, run.time_out)
-        try:
-            result = _bytes(await self._handlers[work.kind](work))
-        except asyncio.CancelledError:
-            if run.task.cancelling():
-                if not (run.lost or run.handed_back or run.timed_out):
-                    raise  # The agent itself is ended.
-                run.task.uncancel()
-            error = traceback.format_exc() if run.timed_out else "the handler cancelled itself"
-        except Exception as reason:
-            error = traceback.format_exc()
-            retryable = not isinstance(reason, Fatal)
-            retry_after_s = reason.after_s if isinstance(reason, Retry) else None
-        finally:
-            limit.cancel()
-        if error and run.timed_out:
-            error += f"TimeoutError: not done within {work.run_timeout_s} s\n"
+        report = await self._outcome(run)
         run.is_handling = False
         if run.lost:
             log.warning("lease lost", **self._names(work), reason=run.lost)
             if run.lost == GIVEN_UP:
                 # The distributor may still hold it for us, and would count it as lost in the end.
                 await self._hand_back(work, GIVEN_UP_HAND_BACK_S)
-        elif run.handed_back and error:
+        elif run.handed_back and report.error:
             await self._hand_back(work)
         else:
-            report = Report(
-                work.task_id, work.lease_id, result, _end_of(error), retryable, retry_after_s
-            )
             await self._report(work, report)
+
+    async def _outcome(self, run: _Run) -> Report:
+        """Runs the handler; how it ended."""
+        work = run.work
+        handler = self._registry[work.kind]
+        limit_s = min(handler.timeout_s or work.run_timeout_s, work.run_timeout_s)
+        ctx = Context(work, limit_s, self.sink, self._heartbeat.left_s, self._loop.time)
+        # A timer of our own costs a quarter of asyncio.timeout, for each task.
+        limit = self._loop.call_later(limit_s, run.time_out)
+        try:
+            result = await self._execution.run(handler, ctx)
+            return Report(work.task_id, work.lease_id, result, "")
+        except asyncio.CancelledError as reason:
+            if run.task.cancelling():
+                if not (run.lost or run.handed_back or run.timed_out):
+                    raise  # The agent itself is ended.
+                run.task.uncancel()
+            timed_out = failure(reason).error if run.timed_out else "the handler cancelled itself"
+            failed = Failed(timed_out)
+        except GeneratorExit:
+            raise
+        except BaseException as reason:  # Of people's code; a SystemExit, too, ends only its run.
+            failed = failure(reason)
+        finally:
+            limit.cancel()
+        error = failed.error
+        if run.timed_out:
+            error += f"TimeoutError: not done within {limit_s} s\n"
+        is_last = handler.max_retries is not None and work.retry_count >= handler.max_retries
+        return Report(
+            work.task_id,
+            work.lease_id,
+            b"",
+            _end_of(error),
+            failed.retryable and not is_last,
+            failed.retry_after_s,
+        )
 
     async def _report(self, work: Work, report: Report) -> None:
         size = len(report.result)
@@ -272,6 +343,8 @@ class Agent:
             log.warning("outcome refused", **self._names(work), reason=str(refusal))
             return
         if report.error:
+            if self._idleness is not None:
+                self._idleness.failed(work.task_id)
             last_line = report.error.strip().rsplit("\n", 1)[-1]
             log.info("task failed", **self._names(work), message=message, error=last_line)
         else:
@@ -295,16 +368,13 @@ class Agent:
         return {"task_id": work.task_id, "agent_id": self.agent_id, "attempt": work.attempt}
 
 
-def _bytes(result: object) -> bytes:
-    """What a handler returned, which is people's code: nothing, or a text, is easily returned."""
-    if not isinstance(result, bytes):
-        raise TypeError(f"the handler returned {type(result).__name__}; allowed: bytes")
-    return result
-
-
 def _end_of(error: str) -> str:
     """As much of an error as is kept, in characters that can be sent. A traceback ends with why."""
     return error.encode(errors="replace")[-ERROR_BYTES_MAX:].decode(errors="ignore")
+
+
+async def _never() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

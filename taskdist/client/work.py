@@ -49,6 +49,10 @@ class WorkStream:
         said = {"progress": list(map(remarks_message, remarks))} if remarks else {}
         await self._stream.send_message(make(wire.WorkRequest, outcomes=outcomes, **said))
 
+    async def resize(self, slots: int) -> None:
+        """Says how many tasks the agent runs at once from now on."""
+        await self._stream.send_message(make(wire.WorkRequest, slots=slots))
+
     async def goodbye(self) -> None:
         """Asks for no more leases. Those that are on their way still come."""
         await self._stream.send_message(make(wire.WorkRequest, goodbye=True))

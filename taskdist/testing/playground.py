@@ -6,14 +6,14 @@ time is that of the loop: on a virtual one a minute of backoff passes at once.
 
 import asyncio
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import looptime
 
-from taskdist.agent.handlers import Handler
 from taskdist.agent.heartbeat import TaskRunner
+from taskdist.agent.registry import Registry
 from taskdist.agent.runtime import Agent
 from taskdist.client.async_client import AsyncClient
 from taskdist.core.errors import Unavailable
@@ -83,20 +83,18 @@ class Playground:
         with suppress(Unavailable):  # The test has stopped it.
             await self.distributor.stop(0)
 
-    def agent(
-        self, handlers: Mapping[str, Handler], name: str = "agent-1", **settings: Any
-    ) -> "PlayedAgent":
-        """Starts an agent with these handlers.
+    def agent(self, registry: Registry, name: str = "agent-1", **settings: Any) -> "PlayedAgent":
+        """Starts an agent.
 
         Args:
-            handlers: what it runs.
+            registry: what it runs.
             name: its name in histories.
             settings: an agent's, in the words of its flags: slots=4.
         """
         runner = Agent(
             name,
             AgentSettings.load(settings, environ={}),
-            handlers,
+            registry,
             lambda: connect(self.distributor),
             TaskRunner(),
         )

@@ -29,6 +29,7 @@ class Desk:
     agent_id = "agent-1"
     session = "s-1"
     kinds: Sequence[str] = ("simulate",)
+    slots = 1
 
     def held(self) -> list[str]:
         return []

@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from taskdist.backends.journal import Clocks, Journal
+from taskdist.backends.log import Log
 from taskdist.core.commands import Cancel, Grants, Heartbeat, Held, Settled, StopTakes
 from taskdist.core.errors import Exhausted, StoreFull, TaskNotFound
 from taskdist.core.task import TaskState

@@ -28,6 +28,7 @@ class Traffic:
     agent_id = "tester"
     session = "s-1"
     kinds: Sequence[str] = ()
+    slots = 1
 
     def __init__(self, address: str, feed: str) -> None:
         self.client = Client(address)

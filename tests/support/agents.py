@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from taskdist.agent.handlers import Handler
+from taskdist.agent.context import Context
 from taskdist.agent.heartbeat import TaskRunner
+from taskdist.agent.registry import Registry
 from taskdist.agent.runtime import Agent
 from taskdist.client import Client
 from taskdist.client.connection import SERVICE
@@ -26,6 +27,9 @@ R = TypeVar("R")
 
 End = Callable[[Client, Work], Awaitable[object]]
 """What a played agent does with its task."""
+
+Handler = Callable[[Work], Awaitable[bytes]]
+"""What runs `simulate` in a test."""
 
 NAME = "played"
 WAIT_S = 20
@@ -175,6 +179,17 @@ class Asked(Signals):
         self._caught(signal.SIGTERM)
 
 
+def simulated_by(handler: Handler) -> Registry:
+    """A registry in which this runs `simulate`."""
+    registry = Registry()
+
+    @registry.handler
+    async def simulate(_: bytes, ctx: Context) -> bytes:
+        return await handler(ctx.task)
+
+    return registry
+
+
 class Stage:
     """A distributor, a client of it, and agents that come on."""
 
@@ -188,13 +203,14 @@ class Stage:
         self._agents: list[asyncio.Task[bool]] = []
 
     def agent(
-        self, handler: Handler, *, name: str = "agent-1", **settings: object
+        self, handler: Handler | Registry, *, name: str = "agent-1", **settings: object
     ) -> "asyncio.Task[bool]":
-        """Starts an agent that runs `simulate` with this handler; what its `run` returns."""
+        """Starts an agent that runs `simulate` with this handler, or what is in this registry; what
+        its `run` returns."""
         runner = Agent(
             name,
             AgentSettings.model_validate({"unary": Stage.unary, **settings}),
-            {"simulate": handler},
+            handler if isinstance(handler, Registry) else simulated_by(handler),
             self.network.connect,
             TaskRunner(),
         )

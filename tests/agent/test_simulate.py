@@ -4,7 +4,10 @@ import asyncio
 
 import pytest
 
-from taskdist.agent.handlers import SimulatedFailure, built_in
+from taskdist.agent.built_in import SimulatedFailure, built_in
+from taskdist.agent.context import Context
+from taskdist.agent.definition import Handler
+from taskdist.agent.sink import BoundedSink
 from taskdist.reports import Work
 from taskdist.settings import AgentSettings
 
@@ -30,11 +33,21 @@ def a_work(sequence: int = 1, attempt: int = 1, est_s: float = 0) -> Work:
     )
 
 
+async def simulate(work: Work, **settings: float) -> bytes:
+    """Simulates this work in a fresh agent."""
+    registry = built_in(AgentSettings.model_validate(settings))
+    clock = asyncio.get_running_loop().time
+    ctx = Context(work, 3600, BoundedSink(AgentSettings()), lambda _: 30, clock)
+    handler = registry["simulate"]
+    assert isinstance(handler, Handler)
+    return await handler.run_async(ctx)
+
+
 async def fails(work: Work, *, seed: int = 0, failure_rate: float = 0.3) -> bool:
     """Whether a simulation of this work fails, by a fresh agent."""
-    simulate = built_in(AgentSettings(seed=seed, failure_rate=failure_rate))["simulate"]
     try:
-        assert await simulate(work) == f"worked {work.est_processing_time_s:g} s".encode()
+        result = await simulate(work, seed=seed, failure_rate=failure_rate)
+        assert result == f"worked {work.est_processing_time_s:g} s".encode()
     except SimulatedFailure:
         return True
     return False
@@ -67,7 +80,6 @@ async def test_0_never_fails_and_1_always_does() -> None:
 
 @pytest.mark.parametrize(("speed", "takes"), [(1, 90), (20, 4.5)])
 async def test_it_works_for_the_expected_time(speed: float, takes: float) -> None:
-    simulate = built_in(AgentSettings(speed=speed, failure_rate=0))["simulate"]
     began_at = asyncio.get_running_loop().time()
-    await simulate(a_work(est_s=90))
+    await simulate(a_work(est_s=90), speed=speed, failure_rate=0)
     assert asyncio.get_running_loop().time() - began_at == pytest.approx(takes, abs=1e-3)

@@ -1,0 +1,109 @@
+"""The process in which handlers with `process=True` run: one task after the other.
+
+Started as `python -m taskdist.agent.child FD`. Over FD it is told what to run, and tells what the
+handlers say and how they end. It ends when its agent does, and when it is told to by SIGTERM: then
+the handler's own `finally` still runs, for as long as the grace lasts.
+"""
+
+import asyncio
+import importlib
+import signal
+import sys
+import time
+from collections.abc import Callable
+from inspect import isawaitable
+from multiprocessing.connection import Connection
+from threading import Lock
+from typing import Any, cast
+
+from taskdist.agent.context import Context
+from taskdist.agent.definition import Handler
+from taskdist.agent.handlers import Failed, failure
+from taskdist.reports import Work
+from taskdist.settings import RESULT_BYTES_MAX
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+class _Agent:
+    """The agent, as a handler here sees it: it takes what is said, and knows the lease."""
+
+    def __init__(self, link: "Connection[Any, Any]") -> None:
+        self._link = link
+        self._lock = Lock()
+
+    def progress(self, lease_id: str, fraction: float, text: str) -> None:
+        """See `Sink.progress`."""
+        with self._lock:
+            self._link.send(("progress", fraction, text))
+
+    def log(self, lease_id: str, line: str) -> None:
+        """See `Sink.log`."""
+        with self._lock:
+            self._link.send(("log", line))
+
+    def lease_left_s(self, lease_id: str) -> float:
+        """Asks the agent, who renews it."""
+        with self._lock:
+            self._link.send(("lease",))
+            return cast("float", self._link.recv())
+
+
+class _Child:
+    def __init__(self, link: "Connection[Any, Any]", runner: asyncio.Runner) -> None:
+        self._link = link
+        self._agent = _Agent(link)
+        self._runner = runner
+        self._hooked: set[Callable[[], object]] = set()
+
+    def serve(self) -> None:
+        """Runs what comes, until the agent is gone."""
+        sys.path[:] = self._link.recv()
+        while True:
+            try:
+                (module, name), work, limit_s = self._link.recv()
+            except EOFError:
+                return
+            try:
+                result = self._run(module, name, work, limit_s)
+                if len(result) > RESULT_BYTES_MAX:
+                    error = f"a result of {len(result)} bytes; allowed: at most {RESULT_BYTES_MAX}"
+                    raise Failed(error)
+                self._link.send(("done", result))
+            except (Exception, SystemExit, KeyboardInterrupt) as reason:
+                if isinstance(reason, SystemExit) and reason.code == TERMINATED:
+                    raise
+                ended = failure(reason)
+                self._link.send(("failed", ended.error, ended.retryable, ended.retry_after_s))
+
+    def _run(self, module: str, name: str, work: Work, limit_s: float) -> bytes:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        if not isinstance(found, Handler):
+            raise Failed(f"{module}.{name} is no handler any more", retryable=True)
+        for hook in found.process_hooks:
+            if hook not in self._hooked:
+                returned = hook()
+                if isawaitable(returned):
+                    self._runner.run(_awaited(returned))
+                self._hooked.add(hook)
+        ctx = Context(work, limit_s, self._agent, self._agent.lease_left_s, time.monotonic)
+        if found.is_async:
+            return self._runner.run(found.run_async(ctx))
+        return found.run(ctx)
+
+
+async def _awaited(returned: Any) -> None:
+    await returned
+
+
+def main() -> None:
+    link: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    with asyncio.Runner() as runner:
+        _Child(link, runner).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Calls what a registry wants called when an agent starts and stops."""
+
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable, iscoroutinefunction, unwrap
+
+import structlog
+
+from taskdist.agent.command import Command
+from taskdist.agent.definition import RegistryError, place_of
+from taskdist.agent.registry import Hook, Registry
+
+log = structlog.get_logger()
+
+InThread = Callable[[Hook], Awaitable[object]]
+"""Calls something where it holds nobody up."""
+
+
+async def start(registry: Registry, in_thread: InThread) -> None:
+    """Looks for the programs of its commands, and calls its hooks.
+
+    Raises:
+        RegistryError: one is missing, or failed.
+    """
+    for one in registry:
+        if isinstance(one, Command):
+            one.find()
+    for hook in registry.start_hooks:
+        try:
+            await _call(hook, in_thread)
+        except Exception as error:
+            log.error("on_start failed", exc_info=error)
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise RegistryError(f"{_named(hook)} failed: {reason}") from error
+
+
+async def stop(registry: Registry, in_thread: InThread) -> None:
+    """Calls its hooks."""
+    for hook in registry.stop_hooks:
+        try:
+            await _call(hook, in_thread)
+        except Exception as error:
+            log.error("on_stop failed", hook=_named(hook), exc_info=error)
+
+
+async def _call(hook: Hook, in_thread: InThread) -> None:
+    returned = hook() if iscoroutinefunction(hook) else await in_thread(hook)
+    if isawaitable(returned):
+        await returned
+
+
+def _named(hook: Hook) -> str:
+    code = getattr(unwrap(hook), "__code__", None)
+    return f"{place_of(code)}: {getattr(hook, '__name__', hook)}"
