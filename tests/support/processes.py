@@ -26,15 +26,25 @@ LIMIT_S = 30.0
 
 
 class Spawned:
-    """One running `taskdist …` and every line that it has written to stderr."""
+    """One running `taskdist …` and every line that it has written to stderr.
 
-    def __init__(self, arguments: Sequence[str], directory: Path, **environ: str) -> None:
-        self.arguments = tuple(arguments)
+    Args:
+        program: another program in Python, instead of taskdist.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        directory: Path,
+        program: Sequence[str] = ("-m", "taskdist"),
+        **environ: str,
+    ) -> None:
+        self.arguments = (*program, *arguments)
         self._lines: list[Line] = []
         self._is_over = False
         self._news = threading.Condition()
         self._popen = subprocess.Popen(
-            _command(arguments),
+            [sys.executable, *self.arguments],
             cwd=directory,
             env=environment(directory) | environ,
             stdin=subprocess.DEVNULL,
@@ -82,7 +92,7 @@ class Spawned:
 
     def __str__(self) -> str:
         lines = "\n".join(f"  {line}" for line in self._lines)
-        return f"taskdist {' '.join(self.arguments)}, which said:\n{lines or '  nothing'}"
+        return f"{' '.join(self.arguments)}, which said:\n{lines or '  nothing'}"
 
     # --- what is done to it ---
 
@@ -190,6 +200,12 @@ class Processes:
         self._spawned.append(spawned)
         return spawned
 
+    def script(self, path: Path, *arguments: str, **environ: str) -> Spawned:
+        """A script in Python that is not ours alone, in the background."""
+        spawned = Spawned(arguments, self.directory, (str(path),), **environ)
+        self._spawned.append(spawned)
+        return spawned
+
     def store(self, name: str = "tasks") -> str:
         """The --store of this name in this directory."""
         return f"sqlite:{self.directory / name}.db"
@@ -208,10 +224,6 @@ def environment(directory: Path) -> dict[str, str]:
 def when(line: Line) -> datetime:
     """When a line was logged."""
     return datetime.fromisoformat(line["timestamp"])
-
-
-def _command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "taskdist", *arguments]
 
 
 def _line(text: str) -> Line:
