@@ -93,6 +93,12 @@ FRAME_BYTES_MAX = 256 * KIB
 """HTTP/2 frames that a client accepts. Each costs some 50 µs on either side, and the default of 16
 KiB, which a distributor stays with, makes 64 of a message with the largest data."""
 
+CLIENT_KEEPALIVE_US = 20 * SECOND_US
+CLIENT_KEEPALIVE_TIMEOUT_US = 10 * SECOND_US
+"""How often a client asks whether its distributor is there, and how long that may take to say so:
+a call that waits for long, as Work does, notices within half a minute that it is frozen, or that
+its machine is gone. A thousand agents make 50 pings a second, half a percent of a core."""
+
 CLOSE_MAX_US = 5 * SECOND_US
 """How long a closed connection waits for its peer to read what is left."""
 
@@ -108,7 +114,8 @@ LEASE_TOKEN_BYTES = 8
 """Random bytes in a lease_id: it cannot be guessed, and is none of an earlier store's."""
 
 CALLS_PER_CHANNEL_MAX = 90
-"""Calls at once on one connection. grpclib allows 100 streams, and is slow when they run out."""
+"""Calls at once on one connection, watches included: a distributor allows 100, and grpclib is slow
+when they run out, since each that ends wakes all that wait."""
 
 DATA_BYTES_MAX = MIB
 RESULT_BYTES_MAX = MIB

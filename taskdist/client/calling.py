@@ -1,14 +1,12 @@
 """How a client calls: one connection, and not too many calls on it at once."""
 
-import asyncio
 from typing import Any, Self, TypeVar
 
 from grpclib.client import Channel
 from grpclib.const import Cardinality
 
-from taskdist.client.connection import SERVICE, Errors, channel_to
+from taskdist.client.connection import SERVICE, Errors, Turns, channel_to
 from taskdist.core.errors import Unavailable
-from taskdist.settings import CALLS_PER_CHANNEL_MAX
 
 R = TypeVar("R")
 
@@ -26,8 +24,7 @@ class Caller:
         self.server = server
         self._channel = channel or channel_to(server)
         self._timeout_s = timeout_s
-        # Above this every call that ends wakes all that wait for a stream.
-        self._calls = asyncio.Semaphore(CALLS_PER_CHANNEL_MAX)
+        self._turns = Turns(server)
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,15 +44,16 @@ class Caller:
         timeout_s: float | None = None,
         service: str = SERVICE,
     ) -> R:
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         with Errors(self.server):
             async with (
-                self._calls,
+                self._turns.turn(timeout_s),
                 self._channel.request(
                     f"{service}/{method}",
                     Cardinality.UNARY_UNARY,
                     type(request),
                     response,
-                    timeout=self._timeout_s if timeout_s is None else timeout_s,
+                    timeout=timeout_s,
                 ) as stream,
             ):
                 await stream.send_message(request, end=True)

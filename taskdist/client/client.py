@@ -205,12 +205,15 @@ class Client(AgentVerbs, Inspecting):
         """
         request = make(wire.WatchTaskRequest, task_id=task_id, entries=entries, after=after)
         with Errors(self.server):
-            async with self._channel.request(
-                f"{SERVICE}/WatchTask",
-                Cardinality.UNARY_STREAM,
-                wire.WatchTaskRequest,
-                wire.WatchTaskResponse,
-            ) as stream:
+            async with (
+                self._turns.turn(self._timeout_s),
+                self._channel.request(
+                    f"{SERVICE}/WatchTask",
+                    Cardinality.UNARY_STREAM,
+                    wire.WatchTaskRequest,
+                    wire.WatchTaskResponse,
+                ) as stream,
+            ):
                 await stream.send_message(request, end=True)
                 async for message in stream:
                     yield reading.news(message)

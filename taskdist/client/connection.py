@@ -1,6 +1,9 @@
 """The connection under a client: how it is made, and what its failures are called."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from grpclib.client import Channel
 from grpclib.const import Status
@@ -10,16 +13,24 @@ from grpclib.protocol import H2Protocol
 
 from taskdist.core.errors import Refused, Unavailable, Unsupported
 from taskdist.settings import (
+    CALLS_PER_CHANNEL_MAX,
+    CLIENT_KEEPALIVE_TIMEOUT_US,
+    CLIENT_KEEPALIVE_US,
     FRAME_BYTES_MAX,
     RESPONSE_PARTS_MAX,
     check_address,
 )
-from taskdist.wire.codec import Codec, windows
-from taskdist.wire.http2 import GatheringProtocol
+from taskdist.wire.codec import Codec
+from taskdist.wire.http2 import GatheringProtocol, keeping_alive
 from taskdist.wire.statuses import from_status
+
+M = TypeVar("M")
 
 _NO_SUCH_METHOD = "Missing content-type header"
 """What grpclib's client makes of its server's answer to a method that it lacks."""
+
+_CUT_SHORT = "Received less data than expected"
+"""What grpclib says, in an AssertionError, of a message that ends too early."""
 
 SERVICE = "/taskdist.v1.TaskDistributor"
 OPERATIONS = "/taskdist.v1.Operations"
@@ -54,6 +65,8 @@ class Errors:
             expected = Unavailable(f"{self._server}: {reason}")
         elif isinstance(error, StreamTerminatedError):
             expected = Unavailable(f"{self._server}: the connection was lost")
+        elif isinstance(error, AssertionError) and str(error) == _CUT_SHORT:
+            expected = Unavailable(f"{self._server}: an answer was cut short")
         if expected is not None:
             self._take_back_cancel()
             raise expected from error
@@ -66,6 +79,57 @@ class Errors:
         task = asyncio.current_task()
         if task is not None and task.cancelling() > self._cancels:
             task.uncancel()
+
+
+class Turns:
+    """So many calls at once on a connection; others wait.
+
+    Args:
+        server: host:port.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._free = asyncio.Semaphore(CALLS_PER_CHANNEL_MAX)
+
+    @asynccontextmanager
+    async def turn(self, timeout_s: float) -> AsyncIterator[None]:
+        """A call's turn, once it comes.
+
+        Raises:
+            Unavailable: it does not come in time.
+        """
+        if not self._free.locked():
+            await self._free.acquire()
+        else:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._free.acquire()
+            except TimeoutError:
+                reason = f"{CALLS_PER_CHANNEL_MAX} calls are under way on this connection"
+                raise Unavailable(f"{self._server}: {reason}") from None
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+class Answers(Codec):
+    """The codec of a client: bytes that are no answer of ours come from somebody else."""
+
+    def __init__(self) -> None:
+        super().__init__(RESPONSE_PARTS_MAX)
+
+    def decode(self, data: bytes, message_type: type[M]) -> M:
+        """Parses an answer.
+
+        Raises:
+            Unavailable: it is none.
+        """
+        try:
+            return super().decode(data, message_type)
+        except GRPCError as error:
+            raise Unavailable(f"what answers is no distributor: {error.message}") from None
 
 
 class GatheringChannel(Channel):
@@ -85,7 +149,7 @@ def channel_to(server: str) -> Channel:
     return GatheringChannel(
         host.strip("[]"),
         int(port),
-        codec=Codec(RESPONSE_PARTS_MAX),
+        codec=Answers(),
         status_details_codec=ProtoStatusDetailsCodec(),
-        config=windows(),
+        config=keeping_alive(CLIENT_KEEPALIVE_US, CLIENT_KEEPALIVE_TIMEOUT_US),
     )

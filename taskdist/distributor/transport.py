@@ -12,12 +12,10 @@ import weakref
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import grpclib.server
 from grpclib import const
-from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError
@@ -30,7 +28,8 @@ from grpclib.utils import DeadlineWrapper
 from taskdist.core.errors import BadField, Refused, TooLarge
 from taskdist.distributor.peers import PeerProtocol
 from taskdist.settings import MESSAGE_BYTES_MAX, SECOND_US, DistributorSettings
-from taskdist.wire.codec import Codec, windows
+from taskdist.wire.codec import Codec
+from taskdist.wire.http2 import keeping_alive
 from taskdist.wire.statuses import to_status
 
 AnyStream = Stream[Any, Any]
@@ -87,7 +86,7 @@ class Server(GrpclibServer):
             codec=Codec(),
             # Given a codec, grpclib sends no error details unless told how.
             status_details_codec=ProtoStatusDetailsCodec(),
-            config=_keeping_alive(settings),
+            config=keeping_alive(settings.keepalive_us, settings.keepalive_timeout_us),
         )
         message_s = settings.message_us / SECOND_US
         self._mapping = {
@@ -175,19 +174,6 @@ async def first_message(stream: AnyStream) -> Any:
 def is_gone(stream: AnyStream) -> bool:
     """Whether the caller's connection is closed, so that what is written goes nowhere."""
     return stream._stream._transport.is_closing()
-
-
-def _keeping_alive(settings: DistributorSettings) -> Configuration:
-    """grpclib asks its peers after two hours whether they are there, and only during a call."""
-    return replace(
-        windows(),
-        _keepalive_time=settings.keepalive_us / SECOND_US,
-        _keepalive_timeout=settings.keepalive_timeout_us / SECOND_US,
-        _keepalive_permit_without_calls=True,
-        _http2_max_pings_without_data=0,  # as many as need be
-        # Longer than none, or grpclib would take it for a mistake.
-        _http2_min_sent_ping_interval_without_data=1e-6,
-    )
 
 
 def _guarded(

@@ -15,11 +15,16 @@ from taskdist.backends.clock import Clock
 from taskdist.backends.embedded import EmbeddedBackend
 from taskdist.backends.runner import LoopRunner
 from taskdist.client import Client
-from taskdist.client.connection import GatheringChannel
+from taskdist.client.connection import Answers, GatheringChannel
 from taskdist.distributor.server import Distributor
 from taskdist.distributor.transport import Server
-from taskdist.settings import RESPONSE_PARTS_MAX, SECOND_US, DistributorSettings
-from taskdist.wire.codec import Codec, windows
+from taskdist.settings import (
+    CLIENT_KEEPALIVE_TIMEOUT_US,
+    CLIENT_KEEPALIVE_US,
+    SECOND_US,
+    DistributorSettings,
+)
+from taskdist.wire.http2 import keeping_alive
 
 NOON_US = 1_750_000_000 * SECOND_US
 """Where the wall clock of a virtual loop begins: some time in June 2025."""
@@ -82,8 +87,8 @@ class MemoryChannel(GatheringChannel):
 
     def __init__(self, server: Server) -> None:
         details = ProtoStatusDetailsCodec()
-        codec = Codec(RESPONSE_PARTS_MAX)
-        super().__init__(codec=codec, status_details_codec=details, config=windows())
+        config = keeping_alive(CLIENT_KEEPALIVE_US, CLIENT_KEEPALIVE_TIMEOUT_US)
+        super().__init__(codec=Answers(), status_details_codec=details, config=config)
         self._to = server
 
     async def _create_connection(self) -> H2Protocol:

@@ -1,14 +1,17 @@
 """HTTP/2 as grpclib has it, made cheaper, for either side of a connection."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import hyperframe.frame
+from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
 from h2.settings import SettingCodes
 from h2.utilities import SizeLimitDict
 
 from taskdist.settings import CLOSE_MAX_US, SECOND_US
+from taskdist.wire.codec import windows
 
 PARTS_MAX = 12
 """What is gathered at most: four calls. With all calls of a long turn in one write, either side
@@ -19,6 +22,26 @@ CLOSED_STREAMS_KEPT = 1_024
 """Calls of a connection of which is known how they ended, for what comes late for them: ten times
 as many as may be open at once. Each takes 120 bytes; h2's own 65,536 are 8 MiB for each connection
 that lasts."""
+
+
+def keeping_alive(time_us: int, timeout_us: int) -> Configuration:
+    """The configuration of either side: windows, and how a peer that is gone or frozen is noticed.
+
+    grpclib asks its peers after two hours whether they are there, or never, and only during a call.
+
+    Args:
+        time_us: how often it is asked.
+        timeout_us: how long it has to answer.
+    """
+    return replace(
+        windows(),
+        _keepalive_time=time_us / SECOND_US,
+        _keepalive_timeout=timeout_us / SECOND_US,
+        _keepalive_permit_without_calls=True,
+        _http2_max_pings_without_data=0,  # as many as need be
+        # Longer than none, or grpclib would take it for a mistake.
+        _http2_min_sent_ping_interval_without_data=1e-6,
+    )
 
 
 class GatheringProtocol(H2Protocol):
@@ -46,6 +69,15 @@ class GatheringProtocol(H2Protocol):
         http2._closed_streams = SizeLimitDict(size_limit=CLOSED_STREAMS_KEPT)
         if self._frame_bytes_max is not None:
             self._accept_frames(self._frame_bytes_max)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is gone.
+
+        Calls are told once. After a GOAWAY grpclib tells them again, and then each counts a cancel
+        that its caller never made, and that a timeout of the caller's takes for its own.
+        """
+        if hasattr(self.processor, "processors"):  # It has none any more once it was closed.
+            super().connection_lost(exc)
 
     def _accept_frames(self, size: int) -> None:
         http2 = self.connection._connection
