@@ -16,7 +16,7 @@ from grpclib.server import Handler
 from h2 import events
 from h2.connection import ConnectionState
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame
 
@@ -194,6 +194,8 @@ class PeerProtocol(GatheringProtocol):
             self.connection.flush()
             for event in found:
                 self.processor.process(event)
+        except NoSuchStreamError as error:  # Its text is a number.
+            self._cut(f"a frame for the call {error.stream_id}, which is over or never was")
         except ProtocolError as error:
             self._cut(str(error))
         except UnicodeDecodeError:  # h2 lets it through.
