@@ -76,6 +76,12 @@ class Player:
         with self._news:
             return sum(line.get("event") == event for line in self._lines)
 
+    def errors(self) -> list[dict[str, Any]]:
+        """What it logged so far as an error, and what is no line of a log at all."""
+        with self._news:
+            bad = ("error", "critical")
+            return [line for line in self._lines if line.get("level", "error") in bad]
+
     def stop(self) -> None:
         """SIGTERM, and SIGKILL if that does not help."""
         if self.process.poll() is None:
