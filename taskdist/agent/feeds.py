@@ -6,17 +6,19 @@ distributor has accepted or refused it. A feed knows nothing of handlers.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import stamina
 import structlog
 
+from taskdist.agent.announcing import Announcing
+from taskdist.agent.untold import Untold
 from taskdist.client import Client
 from taskdist.client.batching import fitting
 from taskdist.client.work import WorkStream
 from taskdist.core.errors import Exhausted, Unavailable
-from taskdist.reports import Report, Work, WorkNews
+from taskdist.reports import Remarks, Report, Work, WorkNews
 from taskdist.settings import MESSAGE_BYTES_MAX, OUTCOMES_TOGETHER, SECOND_US, AgentSettings
 
 log = structlog.get_logger()
@@ -35,12 +37,18 @@ all that ends meanwhile: neither side waits for the other, and the busier they a
 one commit."""
 
 
+TELL_PAUSE_S = 0.1
+"""How long what a run says waits for more of it: nobody reads faster. An outcome takes it along."""
+
+
 class Desk(Protocol):
     """What a feed needs of its agent."""
 
     agent_id: str
     session: str
     kinds: Sequence[str]
+    input_schemas: Mapping[str, dict[str, Any] | None]
+    """The JSON Schema of each kind's input; None where any bytes will do."""
 
     @property
     def slots(self) -> int:
@@ -71,6 +79,10 @@ class Feed(Protocol):
         Raises:
             Refused: it is not accepted, and would not be another time.
         """
+
+    def tell(self, remarks: Remarks) -> None:
+        """Sends on what a run says while it lasts, before its outcome. Some of it may be lost when
+        the distributor is away."""
 
     def resize(self) -> None:
         """The number of slots has changed."""
@@ -128,81 +140,6 @@ async def patiently(settings: AgentSettings, call: Callable[[], Awaitable[T]]) -
     raise AssertionError("stamina gave up, which it was told not to")
 
 
-class Fetching:
-    """A `Feed` of unary calls, for distributors that lack Work."""
-
-    def __init__(self, desk: Desk, settings: AgentSettings, client: Client) -> None:
-        self._desk = desk
-        self._settings = settings
-        self._client = client
-        self._fetching: asyncio.Task[None] | None = None
-        self._finished = asyncio.Event()
-
-    async def run(self) -> None:
-        """See `Feed.run`."""
-        self._fetching = asyncio.ensure_future(self._fetch_forever())
-        finished = asyncio.ensure_future(self._finished.wait())
-        try:
-            await asyncio.wait({self._fetching, finished}, return_when=asyncio.FIRST_COMPLETED)
-            if self._fetching.done() and not self._fetching.cancelled():
-                self._fetching.result()
-            await finished
-        finally:
-            finished.cancel()
-            self._fetching.cancel()
-
-    async def settle(self, report: Report) -> str:
-        """See `Feed.settle`."""
-        return await patiently(
-            self._settings,
-            lambda: self._client.complete(
-                task_id=report.task_id,
-                agent_id=self._desk.agent_id,
-                lease_id=report.lease_id,
-                success=not report.error,
-                result=report.result,
-                error=report.error,
-                retryable=report.retryable,
-                retry_after_s=report.retry_after_s,
-            ),
-        )
-
-    def resize(self) -> None:
-        """See `Feed.resize`. It asks for a task only when there is a slot."""
-
-    def leave(self) -> None:
-        """See `Feed.leave`. A task that is on its way in this instant is lost with its lease."""
-        if self._fetching is not None:
-            self._fetching.cancel()
-
-    async def finish(self) -> None:
-        """See `Feed.finish`."""
-        self.leave()
-        self._finished.set()
-
-    async def _fetch_forever(self) -> None:
-        while True:
-            await self._desk.free_slot()
-            work, since = await patiently(self._settings, self._fetch)
-            if work is not None:
-                self._desk.begin(work, since)
-
-    async def _fetch(self) -> tuple[Work | None, float]:
-        """A task, and since when its lease may run: no earlier than it was asked for."""
-        loop = asyncio.get_running_loop()
-        asked_at = loop.time()
-        work = await self._client.fetch(
-            agent_id=self._desk.agent_id,
-            session=self._desk.session,
-            queues=self._settings.queues,
-            kinds=self._desk.kinds,
-            wait_s=self._settings.wait_us / SECOND_US,
-        )
-        got_at = loop.time()
-        waited_long = work is not None and got_at - asked_at > work.lease_s / 3
-        return work, got_at if waited_long else asked_at
-
-
 class Streaming:
     """A `Feed` over one Work stream at a time. A broken one is replaced; nothing ends with it."""
 
@@ -213,6 +150,10 @@ class Streaming:
         self._unanswered: dict[str, tuple[Report, asyncio.Future[str]]] = {}
         """Outcomes without a verdict, by lease."""
         self._unsent: list[Report] = []
+        self._untold = Untold()
+        self._may_tell = False
+        """Whether what is untold has waited for long enough."""
+        self._announcing = Announcing(desk, settings, client)
         self._in_flight: list[set[str]] = []
         """The leases in each message on this stream that has not been answered wholly."""
         self._news = asyncio.Event()
@@ -226,16 +167,19 @@ class Streaming:
             Unsupported: the distributor lacks Work.
         """
         backoff = Backoff(self._settings)
-        while True:
-            try:
-                await self._stream(backoff)
-                if self._is_finished():
-                    return
-                raise Unavailable("the distributor is stopping")
-            except Backoff.worth_waiting_for as reason:
-                if self._is_finished():
-                    return
-                await asyncio.sleep(float(backoff(reason)))
+        try:
+            while True:
+                try:
+                    await self._stream(backoff)
+                    if self._is_finished():
+                        return
+                    raise Unavailable("the distributor is stopping")
+                except Backoff.worth_waiting_for as reason:
+                    if self._is_finished():
+                        return
+                    await asyncio.sleep(float(backoff(reason)))
+        finally:
+            self._announcing.end()
 
     async def settle(self, report: Report) -> str:
         """See `Feed.settle`."""
@@ -252,8 +196,19 @@ class Streaming:
         """See `Feed.resize`."""
         self._news.set()
 
+    def tell(self, remarks: Remarks) -> None:
+        """See `Feed.tell`."""
+        if not self._untold:
+            asyncio.get_running_loop().call_later(TELL_PAUSE_S, self._tell_now)
+        self._untold.add(remarks)
+
+    def _tell_now(self) -> None:
+        self._may_tell = True
+        self._news.set()
+
     def leave(self) -> None:
         """See `Feed.leave`."""
+        self._announcing.end()
         self._leaving = True
         self._news.set()
 
@@ -279,6 +234,8 @@ class Streaming:
             self._unsent = [report for report, _ in self._unanswered.values()]
             self._in_flight = []
             self._news.set()
+            if not self._leaving:
+                self._announcing.now()
             sending = asyncio.ensure_future(self._send(stream, slots))
             try:
                 while (news := await stream.receive()) is not None:
@@ -334,18 +291,24 @@ class Streaming:
             await self._news.wait()
             self._news.clear()
             slots = await self._resized(stream, slots)
+            if self._untold:
+                await self._send_remarks(stream)
             while self._unsent and len(self._in_flight) < MESSAGES_IN_FLIGHT_MAX:
+                if self._untold.is_long:  # The rest comes with these outcomes.
+                    await self._send_remarks(stream)
                 sizes = map(_size, self._unsent[:OUTCOMES_TOGETHER])
                 count = fitting(sizes, REPORT_BYTES_MAX)
                 reports, self._unsent = self._unsent[:count], self._unsent[count:]
                 self._in_flight.append({report.lease_id for report in reports})
                 # First, or these outcomes would free slots that are not free.
                 slots = await self._resized(stream, slots)
-                await stream.report(reports)
+                await stream.report(reports, self._untold.take())
             if self._leaving and not said_goodbye:
                 said_goodbye = True
                 await stream.goodbye()
             if self._finishing and not self._unsent:
+                self._may_tell = True
+                await self._send_remarks(stream)
                 await stream.end()
                 return
 
@@ -356,6 +319,12 @@ class Streaming:
             await stream.resize(slots)
             return slots
         return said
+
+    async def _send_remarks(self, stream: WorkStream) -> None:
+        """What runs have to say, but what may still wait or can go with an outcome."""
+        while self._untold.is_long or (self._untold and self._may_tell):
+            await stream.report([], self._untold.take())
+        self._may_tell = False
 
 
 def _size(report: Report) -> int:

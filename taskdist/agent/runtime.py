@@ -8,7 +8,7 @@ back, in a drain.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ import structlog
 from taskdist.agent import hooks
 from taskdist.agent.context import Context
 from taskdist.agent.execution import Execution
-from taskdist.agent.feeds import Feed, Fetching, Streaming, patiently
+from taskdist.agent.feeds import Feed, Streaming, patiently
+from taskdist.agent.fetching import Fetching
 from taskdist.agent.handlers import Failed, failure
 from taskdist.agent.heartbeat import GIVEN_UP, Heartbeat, Runner, ThreadRunner
 from taskdist.agent.idle import Idleness
@@ -93,6 +94,9 @@ class Agent:
         self.agent_id = agent_id
         self.session = secrets.token_hex(SESSION_BYTES)
         self.kinds: Sequence[str] = registry.kinds
+        self.input_schemas: Mapping[str, dict[str, Any] | None] = {
+            handler.name: handler.input_schema for handler in registry
+        }
         self._settings = settings
         self._registry = registry
         self._client = connect()

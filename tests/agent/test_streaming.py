@@ -1,16 +1,17 @@
 """An agent's side of the Work stream: what shares a message, and how many are in flight."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
 
 from taskdist.agent.feeds import MESSAGES_IN_FLIGHT_MAX, Streaming
 from taskdist.client import Client
-from taskdist.core.errors import PreconditionFailed, StoreFull, Unavailable
-from taskdist.reports import Report, Verdict, Work, WorkNews
+from taskdist.core.errors import PreconditionFailed, StoreFull, Unavailable, Unsupported
+from taskdist.reports import LogLine, Remarks, Report, Verdict, Work, WorkNews
 from taskdist.settings import OUTCOMES_TOGETHER, RESULT_BYTES_MAX, AgentSettings
 from tests.support.backends import turns
 
@@ -30,6 +31,7 @@ class Desk:
     session = "s-1"
     kinds: Sequence[str] = ("simulate",)
     slots = 1
+    input_schemas: Mapping[str, dict[str, Any] | None] = MappingProxyType({"simulate": None})
 
     def held(self) -> list[str]:
         return []
@@ -50,6 +52,8 @@ class Far:
     def __init__(self) -> None:
         self.messages: list[list[str]] = []
         """The leases in each message with outcomes, over all streams."""
+        self.remarks: list[list[tuple[str, int]]] = []
+        """Likewise, the remarks in each message: whose, and how many."""
         self.streams = 0
         self._news: asyncio.Queue[WorkNews | None] = asyncio.Queue()
 
@@ -60,8 +64,12 @@ class Far:
         self._news = asyncio.Queue()
         yield self
 
-    async def report(self, reports: Sequence[Report]) -> None:
+    async def announce_kinds(self, **said: Any) -> float:
+        raise Unsupported("this is none that knows it")
+
+    async def report(self, reports: Sequence[Report], remarks: Sequence[Remarks] = ()) -> None:
         self.messages.append([report.lease_id for report in reports])
+        self.remarks.append([(one.lease_id, len(one.entries)) for one in remarks])
 
     async def goodbye(self) -> None:
         """Heard."""
@@ -192,3 +200,39 @@ async def test_p6_an_outcome_that_met_a_full_disk_is_said_again_later_and_others
         far.judge("a", "d")
         await turns()
         assert await agent.answers["a"] == "succeeded"
+
+
+def said(lease_id: str, count: int = 1) -> Remarks:
+    return Remarks("task", lease_id, (LogLine("a line"),) * count)
+
+
+async def test_what_runs_say_waits_for_more_of_it_or_for_an_outcome() -> None:
+    far = Far()
+    async with near(far) as agent:
+        agent.feed.tell(said("a"))
+        agent.feed.tell(said("b", 2))
+        agent.feed.tell(said("a"))
+        await asyncio.sleep(0.05)
+        assert far.messages == []
+        await asyncio.sleep(0.1)
+        assert (far.messages, far.remarks) == ([[]], [[("a", 2), ("b", 2)]])
+        agent.feed.tell(said("a"))
+        await agent.settle("a")
+        assert (far.messages[1:], far.remarks[1:]) == ([["a"]], [[("a", 1)]])
+        far.judge("a")
+        await asyncio.sleep(1)
+        assert len(far.messages) == 2
+
+
+async def test_p7_what_runs_say_is_cut_into_messages_and_all_of_it_comes_before_its_outcome() -> (
+    None
+):
+    far = Far()
+    async with near(far) as agent:
+        agent.feed.tell(said("a", 300))
+        agent.feed.tell(said("b", 300))
+        await agent.settle("a", "b")
+        assert far.remarks == [[("a", 256)], [("a", 44), ("b", 212)], [("b", 88)]]
+        assert far.messages == [[], [], ["a", "b"]]
+        far.judge("a", "b")
+        await turns()

@@ -2,9 +2,12 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
-from taskdist.agent.feeds import Feed, Fetching, Streaming
+from taskdist.agent.feeds import Feed, Streaming
+from taskdist.agent.fetching import Fetching
 from taskdist.client import Client
 from taskdist.core.errors import Unavailable
 from taskdist.core.task import TaskState
@@ -29,6 +32,7 @@ class Traffic:
     session = "s-1"
     kinds: Sequence[str] = ()
     slots = 1
+    input_schemas: Mapping[str, dict[str, Any] | None] = MappingProxyType({})
 
     def __init__(self, address: str, feed: str) -> None:
         self.client = Client(address)

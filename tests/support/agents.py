@@ -201,6 +201,8 @@ class Stage:
         self.network = Network(distributor)
         self.signals = Asked()
         self._agents: list[asyncio.Task[bool]] = []
+        self.runners: list[Agent] = []
+        """Those that came on."""
 
     def agent(
         self, handler: Handler | Registry, *, name: str = "agent-1", **settings: object
@@ -214,6 +216,7 @@ class Stage:
             self.network.connect,
             TaskRunner(),
         )
+        self.runners.append(runner)
         self._agents.append(asyncio.ensure_future(runner.run(self.signals)))
         return self._agents[-1]
 
