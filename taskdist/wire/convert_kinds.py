@@ -79,9 +79,13 @@ def _check_schema(schema: str, field: str, faults: Faults) -> None:
 @lru_cache(1_024)  # It is announced again and again.
 def _is_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(json.loads(text, parse_constant=_no_json), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is Python's, not JSON's")
 
 
 def announced(again_s: float) -> wire.AnnounceKindsResponse:

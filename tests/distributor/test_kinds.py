@@ -296,7 +296,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ),
     *(
         ({"kinds": kinds("a", schema=schema)}, "kinds[0].input_schema", "allowed: a JSON object")
-        for schema in ("[]", "{", "true", "null", "nan", "[" * 60_000, "\0")
+        for schema in ("[]", "{", "true", "null", "nan", '{"a": NaN}', "[" * 60_000, "\0")
     ),
     (
         {"kinds": kinds("a", schema='{"a": "' + "é" * 32_800 + '"}')},
