@@ -12,6 +12,7 @@ from taskdist.cli.agent import agent
 from taskdist.cli.dead import dead
 from taskdist.cli.demo import demo
 from taskdist.cli.exits import explain
+from taskdist.cli.kinds import kinds
 from taskdist.cli.serve import serve
 from taskdist.cli.store import store
 from taskdist.cli.submit import submit
@@ -30,6 +31,7 @@ app.command()(submit)
 app.command("list")(list_tasks)
 app.command()(show)
 app.command()(cancel)
+app.command()(kinds)
 app.add_typer(dead, name="dead")
 app.add_typer(store, name="store")
 app.command()(demo)

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from taskdist.reports import PastAttempt, RetryPause, TaskReport
+from taskdist.core.offers import KindReport
+from taskdist.reports import (
+    Dropped,
+    Entry,
+    LogLine,
+    PastAttempt,
+    Progress,
+    RetryPause,
+    TaskReport,
+)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -87,6 +96,43 @@ def attempt_dict(attempt: PastAttempt) -> dict[str, Any]:
         "outcome": str(attempt.outcome),
         "error": attempt.error,
     }
+
+
+def kind_dict(report: KindReport) -> dict[str, Any]:
+    """What is known of a kind, for JSON."""
+    return {
+        "kind": report.name or None,
+        "queues": list(report.queues),
+        "live_agents": report.live_agents,
+        "input_schemas": [json.loads(schema) for schema in report.input_schemas],
+    }
+
+
+def progress_dict(progress: Progress) -> dict[str, Any]:
+    """How far a run is, for JSON."""
+    return {
+        "attempt": progress.attempt,
+        "fraction": progress.fraction,
+        "text": progress.text,
+        "at": _iso(progress.at),
+    }
+
+
+def entry_line(entry: Entry) -> str:
+    """Something that a run said, as one line that does nothing to a terminal."""
+    match entry:
+        case Progress():
+            done = "" if entry.fraction is None else f"{entry.fraction:.0%}"
+            return f"{done} {_printable(entry.text)}".strip()
+        case LogLine():
+            return f"| {_printable(entry.text)}"
+        case Dropped():
+            return f"| ({entry.count} lines are missing)"
+
+
+def _printable(text: str) -> str:
+    words = " ".join(text.splitlines()).replace("\t", " ")
+    return "".join(character if character.isprintable() else "\ufffd" for character in words)
 
 
 def result_dict(result: bytes) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from taskdist.client import Client
 from taskdist.client.inputs import Schemas, check
 from taskdist.core.errors import BadField, InvalidFields, TaskNotFound, Unavailable
 from taskdist.core.task import TaskState
+from taskdist.core.telling import number_of
 from taskdist.reports import PastAttempt, Submitted, TaskReport
 from taskdist.settings import ID_ENDING_LENGTH_MIN, SettingsError, check_address
 
@@ -77,9 +78,8 @@ async def submit(
         submitted = await client.submit(**task)
     position = submitted.queue_position
     if wait:
-        first = _progress(submitted.task_id, submitted.state, position, 0)
-        output.narrate(first)
-        return await _wait(client, submitted, timeout_s, first, json=json)
+        output.narrate(_line(submitted.task_id, submitted.state, position, 0))
+        return await _wait(client, submitted, timeout_s, json=json)
     if json:
         output.as_json(
             {
@@ -95,12 +95,12 @@ async def submit(
 
 
 async def _wait(
-    client: Client, submitted: Submitted, timeout_s: float | None, told: str, *, json: bool
+    client: Client, submitted: Submitted, timeout_s: float | None, *, json: bool
 ) -> int:
     task_id, states = submitted.task_id, [submitted.state]
     try:
         async with asyncio.timeout(timeout_s):
-            task = await _watch_to_the_end(client, task_id, told, states)
+            task = await _follow_to_the_end(client, task_id, states)
     except TimeoutError:
         output.narrate(f"not finished within {output.seconds(timeout_s or 0)}; it goes on")
         if json:
@@ -121,24 +121,27 @@ async def _wait(
     return ends.get(task.state, exits.OK)
 
 
-async def _watch_to_the_end(
-    client: Client, task_id: str, told: str, states: list[TaskState]
-) -> TaskReport:
-    """Follows a task, also over restarts of the distributor; `told` was said of it last.
+async def _follow_to_the_end(client: Client, task_id: str, states: list[TaskState]) -> TaskReport:
+    """Follows a task, also over restarts of the distributor, and narrates what it has not yet.
 
-    Each state it is seen in is added to `states`, for those who stop waiting.
+    Each state it is seen in is added to `states`, for those who stop waiting; the first was told.
     """
     lost = False
+    told = (states[0], 0)
+    after = number_of((0, 0))
+    task: TaskReport | None = None
     while True:
         try:
-            task = None
-            async for task in client.watch(task_id):
-                lost = False
-                line = _progress(task_id, task.state, task.queue_position, task.retry_count)
-                if line != told:
-                    output.narrate(line)
-                told = line
-                states.append(task.state)
+            async with aclosing(client.follow(task_id, after=after)) as following:
+                async for news in following:
+                    lost = False
+                    after = max(after, news.number)
+                    if news.entry is not None:
+                        output.narrate(f"{task_id} {output.entry_line(news.entry)}")
+                    task = news.task or task
+                    if news.task is not None:
+                        told = _narrate_state(news.task, told)
+                        states.append(news.task.state)
             if task is not None and task.state.is_final:
                 return task
         except Unavailable as reason:
@@ -148,7 +151,16 @@ async def _watch_to_the_end(
         await asyncio.sleep(WATCH_AGAIN_S)
 
 
-def _progress(task_id: str, state: TaskState, position: int, failures: int) -> str:
+def _narrate_state(task: TaskReport, told: tuple[TaskState, int]) -> tuple[TaskState, int]:
+    """Says in which state a task is, and in which attempt, unless that was told last."""
+    if (task.state, task.attempt) != told:
+        output.narrate(_line(task.task_id, task.state, task.queue_position, task.retry_count))
+    if task.waits_because:
+        output.narrate(f"{task.task_id} waits: {task.waits_because}")
+    return task.state, task.attempt
+
+
+def _line(task_id: str, state: TaskState, position: int, failures: int) -> str:
     place = f", position {position}" if position else ""
     failed = f", {failures} failed" if failures else ""
     return f"{task_id} {state}{place}{failed}"
@@ -204,6 +216,8 @@ def print_task(task: TaskReport, *, json: bool) -> None:
             | {
                 "queue_position": task.queue_position,
                 "agent_id": task.agent_id or None,
+                "waits_because": task.waits_because or None,
+                "progress": output.progress_dict(task.progress) if task.progress else None,
                 "error": task.error or None,
                 "attempts": [output.attempt_dict(attempt) for attempt in task.attempts],
             }
@@ -226,6 +240,8 @@ def _facts(task: TaskReport) -> list[tuple[str, str]]:
         ("id", task.task_id),
         ("state", state),
         ("position", str(task.queue_position) if task.queue_position else "-"),
+        ("waits", task.waits_because),
+        ("progress", output.entry_line(task.progress) if task.progress else ""),
         ("tier", task.user_tier),
         ("expected", output.seconds(task.est_processing_time_s)),
         ("kind", task.kind),
