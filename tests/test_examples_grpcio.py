@@ -69,7 +69,7 @@ def play(request: pytest.FixtureRequest, tmp_path: Path, stubs: Path) -> Iterato
 
 def runs(handle: SyncHandle[bytes]) -> None:
     """Returns once an agent runs it."""
-    next(task for task in handle.watch() if task.state is TaskState.LEASED)
+    next(news for news in handle.watch() if news.task and news.task.state is TaskState.LEASED)
 
 
 def test_it_reports_results_and_failures(play: Play) -> None:

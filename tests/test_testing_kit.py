@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from taskdist import Context, Registry
 from taskdist.core.task import Backoff, Outcome, TaskState
-from taskdist.reports import RetryPause
+from taskdist.reports import Entry, LogLine, Progress, RetryPause
 from taskdist.testing import Playground, virtual_time
 
 
@@ -85,6 +85,52 @@ async def test_plain_functions_processes_and_commands_take_their_own_time(
     playground.agent(tasks, slots=2)
     assert await (await playground.client.submit(count, b"")).result() == 499_999_500_000
     assert await (await playground.client.submit(echo, Nothing())).result() == b"hi\n"
+
+
+def plain(entry: Entry) -> Entry:
+    """What was said, whenever it was."""
+    match entry:
+        case Progress():
+            return Progress(entry.fraction, entry.text)
+        case LogLine():
+            return LogLine(entry.text)
+    return entry
+
+
+@pytest.mark.parametrize("unary", [False, True], ids=["Work", "FetchTask"])
+async def test_what_handlers_say_is_heard_in_its_order(playground: Playground, unary: bool) -> None:
+    """From the loop and from a thread, without a gap (P1)."""
+    tasks = Registry()
+
+    @tasks.handler
+    async def infer(data: bytes, ctx: Context) -> bytes:
+        ctx.log("loading")
+        await ctx.progress(0.25, "decoding")
+        await ctx.progress(0.5, "decoding")
+        await asyncio.sleep(10)
+        ctx.log("done")
+        return data
+
+    @tasks.handler
+    def count(data: bytes, ctx: Context) -> bytes:
+        ctx.log("1")
+        ctx.progress(0.5)
+        ctx.log("2")
+        return data
+
+    playground.agent(tasks, unary=unary)
+    for kind, expected in (
+        (infer, [LogLine("loading"), Progress(0.5, "decoding"), LogLine("done")]),
+        (count, [LogLine("1"), Progress(0.5), LogLine("2")]),
+    ):
+        handle = await playground.client.submit(kind, b"")
+        all_news = [news async for news in handle.watch(after=0)]
+        said = [plain(news.entry) for news in all_news if news.entry]
+        assert said == expected
+        assert [news.number for news in all_news] == sorted(news.number for news in all_news)
+        middle = all_news[len(all_news) // 2]
+        rest = [news async for news in handle.watch(after=middle.number)]
+        assert rest == all_news[len(all_news) // 2 + 1 :]
 
 
 async def test_virtual_time_ends_with_its_block() -> None:

@@ -6,14 +6,14 @@ NAME is AGENT.NUMBER: the agent's id, and which process of that name it is.
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from scripts.chaosing.history import Recorder
 from scripts.chaosing.recording import RecordingClient
 from scripts.chaosing.wishes import plan_of
-from taskdist import interpreter, logs
-from taskdist.agent.handlers import Fatal, Handler, Retry
+from taskdist import Context, Fatal, Registry, Retry, interpreter, logs
 from taskdist.agent.runtime import Agent
 from taskdist.reports import Work
 from taskdist.settings import AgentSettings
@@ -53,14 +53,16 @@ async def act(work: Work) -> bytes:
     if what == "fatal":
         raise Fatal(f"attempt {work.attempt} of {known['ref']}")
     if what == "retry":
-        raise Retry(after_s=0.3)
+        raise Retry(after=0.3)
     return f"attempt {work.attempt} of {known['ref']}".encode()
 
 
-def recorded(record: Recorder) -> Handler:
-    """The handler of every kind."""
+def recorded(kinds: Iterable[str], record: Recorder) -> Registry:
+    """One handler for all these kinds."""
+    registry = Registry()
 
-    async def run(work: Work) -> bytes:
+    async def run(_: bytes, ctx: Context) -> bytes:
+        work = ctx.task
         names = {"task_id": work.task_id, "lease_id": work.lease_id}
         record.write("run", do="began", attempt=work.attempt, **names)
         how = "cut off"
@@ -74,7 +76,9 @@ def recorded(record: Recorder) -> Handler:
         finally:
             record.write("run", do=how, **names)
 
-    return run
+    for kind in kinds:
+        registry.handler(name=kind)(run)
+    return registry
 
 
 async def main(
@@ -90,11 +94,10 @@ async def main(
         backoff_max_us=500_000,
         drain_timeout_us=1_000_000,
     )
-    handlers = dict.fromkeys(kinds.split(","), recorded(record))
     agent = Agent(
         name.split(".")[0],
         settings,
-        handlers,
+        recorded(kinds.split(","), record),
         lambda: RecordingClient(server, record, TIMEOUT_S),
     )
     record.write(

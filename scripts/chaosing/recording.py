@@ -14,7 +14,7 @@ from taskdist.client import Client
 from taskdist.client.work import WorkStream
 from taskdist.core.errors import Exhausted, Refused, Unavailable
 from taskdist.core.task import TaskState
-from taskdist.reports import Report, Work, WorkNews
+from taskdist.reports import Remarks, Report, Work, WorkNews
 
 UNANSWERED = (Unavailable, Exhausted)
 """After these the agent asks again."""
@@ -117,11 +117,11 @@ class _RecordingStream(WorkStream):
         self._record = record
         self._number = number
 
-    async def report(self, reports: Sequence[Report]) -> None:
+    async def report(self, reports: Sequence[Report], remarks: Sequence[Remarks] = ()) -> None:
         """See `WorkStream.report`."""
         for report in reports:
             _record_outcome(self._record, report)
-        await super().report(reports)
+        await super().report(reports, remarks)
 
     async def receive(self) -> WorkNews | None:
         """See `WorkStream.receive`."""

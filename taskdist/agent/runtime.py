@@ -9,6 +9,7 @@ back, in a drain.
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ from taskdist.core.errors import (
     TaskNotFound,
     Unsupported,
 )
-from taskdist.reports import Report, Work
+from taskdist.reports import Remarks, Report, Work
 from taskdist.settings import ERROR_BYTES_MAX, RESULT_BYTES_MAX, SECOND_US, AgentSettings
 from taskdist.signals import Signals
 
@@ -108,9 +109,9 @@ class Agent:
         self._feed: Feed = Streaming(self, settings, self._client)
         if settings.unary:
             self._feed = Fetching(self, settings, self._client)
-        self.sink = BoundedSink(settings)
+        self._sink = BoundedSink(settings, self._said_elsewhere)
         grace_s = settings.stop_grace_us / SECOND_US
-        self._execution = Execution(self.sink, grace_s, self._slots_kept)
+        self._execution = Execution(self._sink, grace_s, self._slots_kept)
         self._kept = 0
         """Slots of runs that are over, and whose functions have not returned."""
         self._idleness: Idleness | None = None
@@ -267,6 +268,18 @@ class Agent:
         """The heartbeat, in its thread, found a lease over."""
         self._loop.call_soon_threadsafe(self.lost, lease_id, reason)
 
+    def _said_elsewhere(self) -> None:
+        """A handler, in whatever thread, has something to say."""
+        with suppress(RuntimeError):  # The loop is closed: a thread outlived its agent.
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        """Hands on what runs have said. What comes after the end of its run is nobody's."""
+        for lease_id, entries in self._sink.take().items():
+            run = self._runs.get(lease_id)
+            if run is not None:
+                self._feed.tell(Remarks(run.work.task_id, lease_id, entries))
+
     # --- one task ---
 
     async def _work(self, work: Work) -> None:
@@ -282,6 +295,7 @@ class Agent:
         )
         report = await self._outcome(run)
         run.is_handling = False
+        self._tell()
         if run.lost:
             log.warning("lease lost", **self._names(work), reason=run.lost)
             if run.lost == GIVEN_UP:
@@ -297,7 +311,7 @@ class Agent:
         work = run.work
         handler = self._registry[work.kind]
         limit_s = min(handler.timeout_s or work.run_timeout_s, work.run_timeout_s)
-        ctx = Context(work, limit_s, self.sink, self._heartbeat.left_s, self._loop.time)
+        ctx = Context(work, limit_s, self._sink, self._heartbeat.left_s, self._loop.time)
         # A timer of our own costs a quarter of asyncio.timeout, for each task.
         limit = self._loop.call_later(limit_s, run.time_out)
         try:

@@ -1,83 +1,83 @@
-"""What handlers say, on its way to the distributor: kept within bounds until it is sent."""
+"""What handlers say, from whatever thread, on its way to the feed: bounded, and in its order."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from threading import Lock
-from typing import NamedTuple
 
 from taskdist.limits import LINE_BYTES_MAX, AgentRunSettings
-
-
-class Told(NamedTuple):
-    """What one run said since the last time."""
-
-    fraction: float | None
-    """How far it is; None: not said."""
-    text: str
-    lines: tuple[str, ...]
-    dropped: int
-    """Lines that were too many."""
-
-
-class _Untold:
-    __slots__ = ("dropped", "fraction", "lines", "size", "text")
-
-    def __init__(self) -> None:
-        self.fraction: float | None = None
-        self.text = ""
-        self.lines: list[str] = []
-        self.size = 0
-        self.dropped = 0
+from taskdist.reports import Dropped, Entry, LogLine, Progress
 
 
 class BoundedSink:
     """A `Sink` that holds what is said until `take`.
 
-    The latest progress of a run replaces one that was not taken. Lines beyond the limits are
-    dropped, and how many is told. What was said by a run that is over is kept until it is taken.
+    A progress replaces one that stands right before it. Lines beyond the limits are dropped, and
+    how many is said where they are missing.
+
+    Args:
+        settings: the limits.
+        news: told, in the thread of whoever spoke, that there is something to take.
     """
 
-    def __init__(self, settings: AgentRunSettings) -> None:
+    def __init__(self, settings: AgentRunSettings, news: Callable[[], None]) -> None:
         self._settings = settings
+        self._news = news
         self._lock = Lock()
         self._untold: dict[str, _Untold] = {}
 
     def progress(self, lease_id: str, fraction: float, text: str) -> None:
         """See `Sink.progress`."""
-        with self._lock:
-            untold = self._untold.setdefault(lease_id, _Untold())
-            untold.fraction = fraction
-            untold.text = _cut(text, LINE_BYTES_MAX)
+        self._add(lease_id, Progress(fraction, _cut(text), _now()))
 
     def log(self, lease_id: str, line: str) -> None:
         """See `Sink.log`."""
-        settings = self._settings
-        line = _cut(line, LINE_BYTES_MAX)
-        with self._lock:
-            untold = self._untold.setdefault(lease_id, _Untold())
-            size = untold.size + len(line.encode(errors="replace"))
-            if (
-                size > settings.log_bytes_untold_max
-                or len(untold.lines) >= settings.log_lines_untold_max
-            ):
-                untold.dropped += 1
-            else:
-                untold.size = size
-                untold.lines.append(line)
+        self._add(lease_id, LogLine(_cut(line), _now()))
 
-    def take(self) -> dict[str, Told]:
+    def take(self) -> dict[str, tuple[Entry, ...]]:
         """All that was said since the last time, by lease."""
         with self._lock:
             untold, self._untold = self._untold, {}
-        return {
-            lease_id: Told(one.fraction, one.text, tuple(one.lines), one.dropped)
-            for lease_id, one in untold.items()
-        }
+        return {lease_id: tuple(one.entries) for lease_id, one in untold.items()}
 
-    def drop(self, lease_id: str) -> None:
-        """Nobody wants to know any more what this run says."""
+    def _add(self, lease_id: str, entry: Progress | LogLine) -> None:
         with self._lock:
-            self._untold.pop(lease_id, None)
+            is_news = not self._untold
+            self._untold.setdefault(lease_id, _Untold()).add(entry, self._settings)
+        if is_news:
+            self._news()
 
 
-def _cut(text: str, bytes_max: int) -> str:
-    encoded = text.encode(errors="replace")
-    return text if len(encoded) <= bytes_max else encoded[:bytes_max].decode(errors="ignore")
+class _Untold:
+    __slots__ = ("entries", "size")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.size = 0
+
+    def add(self, entry: Progress | LogLine, settings: AgentRunSettings) -> None:
+        last = self.entries[-1] if self.entries else None
+        size = len(entry.text.encode())
+        if isinstance(entry, Progress) and isinstance(last, Progress):
+            self.size -= len(last.text.encode())
+            self.entries.pop()
+        elif (
+            self.size + size > settings.log_bytes_untold_max
+            or len(self.entries) >= settings.log_lines_untold_max
+        ):
+            if isinstance(last, Dropped):
+                self.entries[-1] = Dropped(last.count + 1)
+            else:
+                self.entries.append(Dropped(1))
+            return
+        self.size += size
+        self.entries.append(entry)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _cut(text: str) -> str:
+    """As much as is kept, in characters that can be sent."""
+    encoded = text.encode(errors="replace")[:LINE_BYTES_MAX]
+    return encoded.decode(errors="ignore")

@@ -28,7 +28,7 @@ from taskdist.core.errors import (
 )
 from taskdist.core.task import TaskState
 from taskdist.kinds import Kind
-from taskdist.reports import Submission, Submitted, TaskReport
+from taskdist.reports import News, Submission, Submitted, TaskReport
 from taskdist.settings import CALLS_PER_CHANNEL_MAX, SUBMIT_BATCH_BYTES_MAX, SUBMIT_TASKS_MAX
 
 In = TypeVar("In")
@@ -230,25 +230,32 @@ class AsyncClient:
 
         await self._patiently(cancel)
 
-    async def watch(self, task_id: str) -> AsyncGenerator[TaskReport]:
-        """The task as it is, and again after each change, until it is final. Outlives restarts.
+    async def watch(
+        self, task_id: str, *, entries: bool = True, after: int | None = None
+    ) -> AsyncGenerator[News]:
+        """The task as it is, and all that is new of it until it is final: each change of its state,
+        and what its handler says. Goes on where it was after a restart, and misses nothing.
+
+        Args:
+            entries: whether progress and log lines are wanted.
+            after: the number of the last news that was seen; None: from the present on; 0: from the
+                beginning, as far as it is kept.
 
         Raises:
             NotFound: there is no such task.
         """
-        told: TaskReport | None = None
         pauses = Pauses()
         while True:
             try:
                 with self._place_to_watch() as calls:
-                    async with aclosing(calls.watch(task_id)) as news:
-                        async for task in news:
+                    following = calls.follow(task_id, entries=entries, after=after)
+                    async with aclosing(following) as all_news:
+                        async for news in all_news:
                             pauses.begin_anew()
-                            if task != told:
-                                yield task
-                            if task.state.is_final:
+                            after = news.number
+                            yield news
+                            if news.task is not None and news.task.state.is_final:
                                 return
-                            told = task
             except (Unavailable, Exhausted):
                 # It is away, or has as many watches as it may have: some will end.
                 pass

@@ -9,7 +9,7 @@ from taskdist.client.errors import TaskCancelled, TaskFailed, WaitTimeout
 from taskdist.client.options import Duration, seconds_of
 from taskdist.core.task import TaskState
 from taskdist.kinds import Kind
-from taskdist.reports import TaskReport
+from taskdist.reports import News, TaskReport
 
 if TYPE_CHECKING:
     from taskdist.client.async_client import AsyncClient
@@ -64,23 +64,30 @@ class Handle(Generic[Out]):
         timeout_s = None if timeout is None else seconds_of("timeout", timeout)
         try:
             async with asyncio.timeout(timeout_s):
-                async with aclosing(self.watch()) as news:
-                    async for task in news:
-                        if task.state.is_final:
-                            return task
+                watching = self._client.watch(self.task_id, entries=False)
+                async with aclosing(watching) as all_news:
+                    async for news in all_news:
+                        if news.task is not None and news.task.state.is_final:
+                            return news.task
         except TimeoutError:
             raise WaitTimeout(
                 f"task {self.task_id} was not finished within {timeout_s:g} s; it goes on"
             ) from None
         raise AssertionError("a watch ended before its task")
 
-    def watch(self) -> AsyncGenerator[TaskReport]:
-        """The task as it is, and again after each change, until it is final. Outlives restarts.
+    def watch(self, *, entries: bool = True, after: int | None = None) -> AsyncGenerator[News]:
+        """The task as it is, and all that is new of it until it is final: each change of its state,
+        and what its handler says. Goes on where it was after a restart, and misses nothing.
+
+        Args:
+            entries: whether progress and log lines are wanted.
+            after: the number of the last news that was seen; None: from the present on; 0: from the
+                beginning, as far as it is kept.
 
         Raises:
             NotFound: it was forgotten after its retention.
         """
-        return self._client.watch(self.task_id)
+        return self._client.watch(self.task_id, entries=entries, after=after)
 
     async def report(self) -> TaskReport:
         """The task as it is now, with its attempts.

@@ -15,7 +15,7 @@ from taskdist.client.errors import SubmittedInPart
 from taskdist.client.handle import Handle
 from taskdist.client.options import Duration, Options
 from taskdist.kinds import Kind
-from taskdist.reports import TaskReport
+from taskdist.reports import News, TaskReport
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -153,9 +153,9 @@ class SyncHandle(Generic[Out]):
         """See `Handle.final`."""
         return self._portal.call(self.awaited.final, timeout)
 
-    def watch(self) -> Iterator[TaskReport]:
+    def watch(self, *, entries: bool = True, after: int | None = None) -> Iterator[News]:
         """See `Handle.watch`."""
-        yield from _each(self._portal, self.awaited.watch())
+        yield from _each(self._portal, self.awaited.watch(entries=entries, after=after))
 
     def report(self) -> TaskReport:
         """See `Handle.report`."""

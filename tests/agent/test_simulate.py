@@ -37,7 +37,7 @@ async def simulate(work: Work, **settings: float) -> bytes:
     """Simulates this work in a fresh agent."""
     registry = built_in(AgentSettings.model_validate(settings))
     clock = asyncio.get_running_loop().time
-    ctx = Context(work, 3600, BoundedSink(AgentSettings()), lambda _: 30, clock)
+    ctx = Context(work, 3600, BoundedSink(AgentSettings(), lambda: None), lambda _: 30, clock)
     handler = registry["simulate"]
     assert isinstance(handler, Handler)
     return await handler.run_async(ctx)

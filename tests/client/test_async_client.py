@@ -242,7 +242,7 @@ async def test_a_watch_tells_each_state(people: People) -> None:
     seen: list[TaskState] = []
 
     async def watch() -> None:
-        seen.extend([task.state async for task in handle.watch()])
+        seen.extend([news.task.state async for news in handle.watch() if news.task])
 
     watching = asyncio.ensure_future(watch())
     await asyncio.sleep(1)

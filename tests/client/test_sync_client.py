@@ -44,7 +44,7 @@ def test_a_typed_task_comes_back_as_a_typed_result(client: Client, server: str) 
     handle = client.submit(INFER, Prompt(text="hi"), queue="typed")
     with agent_that(succeeds(b'{"text": "HI"}'), server=server, queue="typed"):
         assert handle.result(timeout=20).text == "HI"
-    assert [task.state for task in handle.watch()] == [TaskState.SUCCEEDED]
+    assert [news.task and news.task.state for news in handle.watch()] == [TaskState.SUCCEEDED]
     assert handle.final() == client.handle(handle.task_id).final()
 
 
@@ -102,7 +102,9 @@ def test_closing_cuts_what_waits_and_leaves_no_thread(server: str) -> None:
     client = Client(server)
     handle = client.submit("infer", queue="closing")
     watching = handle.watch()
-    assert next(watching).state is TaskState.READY
+    first = next(watching).task
+    assert first is not None
+    assert first.state is TaskState.READY
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(handle.result)
         client.close()
