@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from taskdist.settings import GIB, KIB, MIB, SECOND_US, AgentSettings, DistributorSettings
+from taskdist.limits import GIB, KIB, MIB, SECOND_US
+from taskdist.settings import AgentSettings, DistributorSettings
 from taskdist.sources import Sourced, name_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +62,7 @@ def _fields(settings: type[Sourced]) -> list[tuple[type[Sourced], str, FieldInfo
 
 def _reasons() -> Iterator[tuple[tuple[str, str], str]]:
     """What stands below each field of each class of settings."""
-    for path in ("taskdist/settings.py", "taskdist/limits.py", "taskdist/sources.py"):
+    for path in ("taskdist/settings.py", "taskdist/sources.py"):
         for node in ast.parse((ROOT / path).read_text()).body:
             if not isinstance(node, ast.ClassDef):
                 continue

@@ -1,21 +1,34 @@
-"""Every limit and setting: its name, unit, default, and the reason for the default.
+"""Every setting: its name, unit, default, and the reason for the default.
 
-Constants are part of the contract: changing one changes the wire or the journal. Settings are a
-server's or an agent's own; `sources.py` says where they come from. Neither knows anything else of
-ours, so that every layer may import them.
+They are a server's or an agent's own; `sources.py` says where they come from. What the contract
+fixes is in `limits.py`. Neither knows anything else of ours, so that every layer may import them.
 """
 
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from taskdist.limits import AgentRunSettings, TellingSettings
+from taskdist.limits import (
+    BUILT_IN,
+    GIB,
+    KIB,
+    LEASE_MAX_US,
+    LEASE_MIN_US,
+    LINE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    MIB,
+    RUN_TIMEOUT_MAX_US,
+    SLOTS_MAX,
+    TIERS_MAX,
+    WAIT_MAX_US,
+)
 from taskdist.sources import (
     NAME_PATTERN,
     SECOND_US,
     Address,
     Duration,
     SettingsError,
+    Sourced,
     check_address,
     check_name,
     parse_duration_us,
@@ -24,7 +37,6 @@ from taskdist.sources import (
 # What others need of it too; they say `settings` for all of it.
 __all__ = [
     "NAME_PATTERN",
-    "SECOND_US",
     "SettingsError",
     "check_address",
     "check_name",
@@ -35,148 +47,57 @@ EventLoop = Literal["asyncio", "uvloop"]
 
 OnDoubt = Literal["stop", "finish"]
 
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
 
-# --- the contract's limits --------------------------------------------------------------------
+class TellingSettings(Sourced):
+    """What a distributor keeps of what its agents say."""
 
-EST_PROCESSING_TIME_MAX_US = 365 * 86_400 * SECOND_US
-"""A year. Longer is a unit mistaken (milliseconds for seconds); the sort key has room for it."""
+    agent_heard_us: Duration = Field(90 * SECOND_US, ge=SECOND_US)
+    """How long an agent counts as live after it was last heard of, and its kinds are known: three
+    announcements."""
 
-MAX_RETRIES_DEFAULT = 3
-MAX_RETRIES_MAX = 100
-"""Above that a task is broken, not unlucky; keeps the history under ATTEMPTS_KEPT_MAX."""
+    live_agents_max: int = Field(20_000, ge=1)
+    """Sessions whose kinds are known; as many as may wait. Each takes about a KiB."""
 
-DELAY_MAX_US = 365 * 86_400 * SECOND_US
-"""A year: of a delay, a backoff, a deadline from now. Longer is a unit mistaken."""
+    announced_bytes_max: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
+    """Names and schemas of kinds in memory. What many sessions announce alike counts once."""
 
-BACKOFF_MIN_US = 1_000
-"""A shorter pause is none."""
+    entries_kept_max: int = Field(1_000, ge=1, le=10_000)
+    """Progress and log lines kept of one task; then the oldest go. The last pages of a log."""
 
-BACKOFF_MAX_DEFAULT_US = 3_600 * SECOND_US
-"""The cap of an exponential backoff that names none: people fix a broken service within hours."""
+    entry_bytes_max: int = Field(256 * 1024, ge=LINE_BYTES_MAX)
+    """… and how many bytes of text, likewise: a quarter of what a task's data may be."""
 
-LEASE_MIN_US = SECOND_US
-LEASE_MAX_US = 86_400 * SECOND_US
-"""A lease's term: a second is three heartbeats on a good network, a day is a crash unnoticed."""
+    entries_at_once_max: int = Field(200, ge=1)
+    """Progress and log lines that are kept of one run at once: a start is talkative."""
 
-RUN_TIMEOUT_MIN_US = 1_000
-RUN_TIMEOUT_MAX_US = 10 * 365 * 86_400 * SECOND_US
-"""Ten times the longest expected time."""
-
-IDEMPOTENCY_KEY_LENGTH_MAX = 128
-"""Characters: two UUIDs or a hash with a prefix. Kept in an index with the task."""
-
-OPERATED_TASKS_MAX = 500
-"""Tasks that one call of an operator puts back or removes: one commit's worth."""
-
-ATTEMPTS_KEPT_MAX = 128
-"""Attempts kept per task: all 101 failures that are possible, some lost and some handed back."""
-
-MESSAGE_BYTES_MAX = 4 * MIB
-"""What the official gRPC clients accept by default."""
-
-REQUEST_PARTS_MAX = 24_000
-"""Fields in a request, those of its sub-messages included: 1,000 tasks of which all is said have
-23,002, a full heartbeat has 10,001. Counting to here takes 4 ms, parsing so many of the smallest
-sub-messages 70 ms, and 4 MiB of the smallest parts 160 ms and 320 MiB."""
-
-RESPONSE_PARTS_MAX = 40_000
-"""Fields in a response, likewise: a full page of tasks of which all is told has 38,001."""
-
-CONNECTION_WINDOW_BYTES = 16 * MIB
-STREAM_WINDOW_BYTES = MIB
-"""HTTP/2 flow control: sixteen streams that nobody reads leave a connection usable."""
-
-FRAME_BYTES_MAX = 256 * KIB
-"""HTTP/2 frames that a client accepts. Each costs some 50 µs on either side, and the default of 16
-KiB, which a distributor stays with, makes 64 of a message with the largest data."""
-
-CLIENT_KEEPALIVE_US = 20 * SECOND_US
-CLIENT_KEEPALIVE_TIMEOUT_US = 10 * SECOND_US
-"""How often a client asks whether its distributor is there, and how long that may take to say so:
-a call that waits for long, as Work does, notices within half a minute that it is frozen, or that
-its machine is gone. A thousand agents make 50 pings a second, half a percent of a core."""
-
-CLOSE_MAX_US = 5 * SECOND_US
-"""How long a closed connection waits for its peer to read what is left."""
-
-BACKLOG = 4_096
-"""Connections that wait to be accepted: Linux's own limit. When a distributor comes back, thousands
-of agents ask within the same second, and whom the kernel turns away asks again after one, three,
-seven."""
-
-ACCEPTED_PER_TURN = 32
-"""Connections that are accepted before anybody else has a turn; each takes 0.3 ms."""
-
-LEASE_TOKEN_BYTES = 8
-"""Random bytes in a lease_id: it cannot be guessed, and is none of an earlier store's."""
-
-CALLS_PER_CHANNEL_MAX = 90
-"""Calls at once on one connection, watches included: a distributor allows 100, and grpclib is slow
-when they run out, since each that ends wakes all that wait."""
-
-DATA_BYTES_MAX = MIB
-RESULT_BYTES_MAX = MIB
-"""A quarter of a message each, so that a task with its result always fits one."""
-
-ERROR_BYTES_MAX = 16 * KIB
-"""A long traceback fits; 101 of them stay under 2 MiB. Longer ones are cut, not refused."""
-
-WAIT_MAX_US = 60 * SECOND_US
-"""Proxies drop calls that are silent for longer."""
-
-SUBMIT_TASKS_MAX = 1_000
-"""Tasks in one SubmitTasks: one commit's worth."""
-
-SUBMIT_BATCH_BYTES_MAX = 3 * MIB
-"""Requests in one batch of the client's, with room for what stands around each of them."""
-
-SLOTS_MAX = 10_000
-"""Tasks that one agent runs at once: what one heartbeat can name."""
-
-OUTCOMES_MAX = 1_000
-"""Outcomes and releases in one message of Work: eight commits' worth."""
-
-OUTCOMES_TOGETHER = 128
-"""Outcomes in one commit, and what our agents put into a message. With the leases that fill the
-slots they free, it is some 10 ms of work, behind which any other reply may have to wait."""
-
-LEASE_ID_LENGTH_SHOWN = 80
-"""Characters of an unknown lease_id in a refusal, whose text has to fit a header."""
-
-HEARTBEAT_LEASES_MAX = 10_000
-"""Lease ids in one heartbeat: 400 KiB, some 10 ms of the writer's time."""
-
-LANES_PER_AGENT_MAX = 256
-"""(queue, kind) pairs that one agent may name: each is looked at for each lease."""
-
-PAGE_SIZE_DEFAULT = 100
-PAGE_SIZE_MAX = 1_000
-"""Tasks on a page of a list: about 200 KiB."""
-
-PAGE_ROWS_SCANNED_MAX = 20_000
-"""Rows looked at for one page, about 20 ms, so that a rare filter cannot hold up other readers."""
-
-ID_ENDING_LENGTH_MIN = 6
-"""Hexadecimal digits: 16 million endings, so that among thousands of tasks one is mostly unique."""
-
-LANES_MAX = 1_000
-"""(queue, kind) pairs with waiting tasks. A position is summed over the lanes of a queue."""
-
-BACKUP_CHUNK_BYTES = MIB
-CHECK_FAULTS_TOLD_MAX = 100
-"""Bytes of a backup in a message; faults that a check names, of as many as it counts."""
-
-WATCH_CHANGES_KEPT_MAX = 256
-"""Changes that one WatchTask keeps for a slow reader: more than a task has in its life, mostly."""
-
-TIERS_MAX = 100
-"""A tier's rank is one byte of the sort key; people name a handful."""
+    entries_per_second_max: int = Field(20, ge=1)
+    """… and so many more for each second of its lease. What comes faster is dropped, and how much
+    that was is kept: nobody reads faster."""
 
 
-# --- the distributor's ------------------------------------------------------------------------
+class AgentRunSettings(Sourced):
+    """How an agent runs what."""
+
+    handlers: str = BUILT_IN
+    """MODULE:REGISTRY, the `taskdist.Registry` that it runs, from the current directory or what is
+    installed; or `simulate`, the built-in one."""
+
+    exit_when_idle: bool = False
+    """Ends when there is nothing left to do: no task runs here, none has come for `idle`, an empty
+    poll says that none is ready, and none that failed here waits for its retry."""
+
+    idle_us: Duration = Field(2 * SECOND_US, ge=SECOND_US // 10, le=86_400 * SECOND_US)
+    """How long nothing has to come: longer than a restart of a small distributor."""
+
+    stop_grace_us: Duration = Field(5 * SECOND_US, ge=0, le=3_600 * SECOND_US)
+    """Between SIGTERM and SIGKILL, where a command or a handler's process is stopped: time to
+    remove temporary files, and little, since another agent may have the task meanwhile."""
+
+    log_lines_untold_max: int = Field(256, ge=1)
+    """Lines of one run's log that wait to be sent; more are dropped and counted."""
+
+    log_bytes_untold_max: int = Field(64 * 1024, ge=LINE_BYTES_MAX)
+    """… and how long they may be in all."""
 
 
 class DistributorSettings(TellingSettings):

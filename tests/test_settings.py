@@ -5,13 +5,8 @@ from typing import Any
 
 import pytest
 
-from taskdist.settings import (
-    SECOND_US,
-    AgentSettings,
-    DistributorSettings,
-    SettingsError,
-    parse_duration_us,
-)
+from taskdist.limits import SECOND_US
+from taskdist.settings import AgentSettings, DistributorSettings, SettingsError, parse_duration_us
 
 
 @pytest.fixture

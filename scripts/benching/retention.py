@@ -15,7 +15,7 @@ from scripts.benching.loads import done, submit_batches
 from scripts.benching.measured import Failed, Figure
 from scripts.benching.players import counting_agent, distributor, prober
 from taskdist.client import Client
-from taskdist.settings import MIB
+from taskdist.limits import MIB
 
 KEPT = 100_000
 ROUNDS = 10

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from scripts.chaosing.evidence import Attempt, Beat, Evidence, Final, Process
 from scripts.chaosing.served import Served, looks_of
 from scripts.chaosing.violation import Violation
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 
 LATE_MAX_S = 1.0
 """How long after its end a lease may be ended."""

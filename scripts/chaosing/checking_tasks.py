@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from scripts.chaosing.evidence import FINAL_STATES, Attempt, Evidence, Final, Submit
 from scripts.chaosing.violation import Violation
 from scripts.chaosing.wishes import data_of
-from taskdist.settings import MAX_RETRIES_DEFAULT, DistributorSettings
+from taskdist.limits import MAX_RETRIES_DEFAULT
+from taskdist.settings import DistributorSettings
 
 SETTINGS = DistributorSettings()
 """The limits that the campaign leaves as they are."""

@@ -15,7 +15,8 @@ import structlog
 from taskdist.client import Client
 from taskdist.core.errors import Exhausted, InvalidFields, Unavailable, Unsupported
 from taskdist.core.offers import AnnouncedKind
-from taskdist.settings import SECOND_US, AgentSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import AgentSettings
 
 log = structlog.get_logger()
 

@@ -19,8 +19,8 @@ from typing import Any, cast
 from taskdist.agent.context import Context
 from taskdist.agent.definition import Handler
 from taskdist.agent.handlers import Failed, failure
+from taskdist.limits import RESULT_BYTES_MAX
 from taskdist.reports import Work
-from taskdist.settings import RESULT_BYTES_MAX
 
 TERMINATED = 128 + signal.SIGTERM
 

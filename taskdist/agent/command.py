@@ -17,8 +17,8 @@ from taskdist.agent.definition import RegistryError, read_input
 from taskdist.agent.handlers import Failed
 from taskdist.core.values import value
 from taskdist.kinds import INPUT_FIELD, Kind
+from taskdist.limits import RESULT_BYTES_MAX
 from taskdist.reports import Work
-from taskdist.settings import RESULT_BYTES_MAX
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -13,15 +13,8 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 from taskdist.agent.context import Context
 from taskdist.agent.handlers import Failed
 from taskdist.kinds import InvalidInput, Kind, WrongResult
-from taskdist.settings import (
-    MAX_RETRIES_MAX,
-    RUN_TIMEOUT_MAX_US,
-    RUN_TIMEOUT_MIN_US,
-    SECOND_US,
-    SettingsError,
-    check_name,
-    parse_duration_us,
-)
+from taskdist.limits import MAX_RETRIES_MAX, RUN_TIMEOUT_MAX_US, RUN_TIMEOUT_MIN_US, SECOND_US
+from taskdist.settings import SettingsError, check_name, parse_duration_us
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -18,8 +18,9 @@ from taskdist.client import Client
 from taskdist.client.batching import fitting
 from taskdist.client.work import WorkStream
 from taskdist.core.errors import Exhausted, Unavailable
+from taskdist.limits import MESSAGE_BYTES_MAX, OUTCOMES_TOGETHER, SECOND_US
 from taskdist.reports import Remarks, Report, Work, WorkNews
-from taskdist.settings import MESSAGE_BYTES_MAX, OUTCOMES_TOGETHER, SECOND_US, AgentSettings
+from taskdist.settings import AgentSettings
 
 log = structlog.get_logger()
 

@@ -9,8 +9,9 @@ from taskdist.agent.feeds import TELL_PAUSE_S, Backoff, Desk, patiently
 from taskdist.agent.untold import Untold
 from taskdist.client import Client
 from taskdist.core.errors import Refused, Unavailable
+from taskdist.limits import SECOND_US
 from taskdist.reports import Remarks, Report, Work
-from taskdist.settings import SECOND_US, AgentSettings
+from taskdist.settings import AgentSettings
 
 log = structlog.get_logger()
 

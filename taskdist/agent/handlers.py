@@ -4,7 +4,8 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from taskdist.settings import SECOND_US, parse_duration_us
+from taskdist.limits import SECOND_US
+from taskdist.settings import parse_duration_us
 
 _OURS = str(Path(__file__).parent)
 

@@ -19,7 +19,7 @@ import structlog
 
 from taskdist.client import Client
 from taskdist.core.errors import Refused
-from taskdist.settings import HEARTBEAT_LEASES_MAX
+from taskdist.limits import HEARTBEAT_LEASES_MAX
 
 log = structlog.get_logger()
 

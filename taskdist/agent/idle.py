@@ -9,7 +9,8 @@ from taskdist.agent.feeds import Desk
 from taskdist.client import Client
 from taskdist.core.errors import Refused, TaskNotFound
 from taskdist.core.task import TaskState
-from taskdist.settings import SECOND_US, AgentSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import AgentSettings
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from taskdist.agent.command import Command
 from taskdist.agent.context import Context
 from taskdist.agent.handlers import Failed
 from taskdist.agent.supervising import Ending, Stop, Supervised
-from taskdist.settings import ERROR_BYTES_MAX
+from taskdist.limits import ERROR_BYTES_MAX
 
 CHUNK_BYTES = 64 * 1024
 """What a pipe holds."""

@@ -33,8 +33,9 @@ from taskdist.core.errors import (
     TaskNotFound,
     Unsupported,
 )
+from taskdist.limits import ERROR_BYTES_MAX, RESULT_BYTES_MAX, SECOND_US
 from taskdist.reports import Remarks, Report, Work
-from taskdist.settings import ERROR_BYTES_MAX, RESULT_BYTES_MAX, SECOND_US, AgentSettings
+from taskdist.settings import AgentSettings
 from taskdist.signals import Signals
 
 log = structlog.get_logger()

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Lock
 
-from taskdist.limits import LINE_BYTES_MAX, AgentRunSettings
+from taskdist.limits import LINE_BYTES_MAX
 from taskdist.reports import Dropped, Entry, LogLine, Progress
+from taskdist.settings import AgentRunSettings
 
 
 class BoundedSink:

@@ -17,7 +17,8 @@ from taskdist.backends.store_check import StoreCheck
 from taskdist.backends.store_file import catch_up, open_reader
 from taskdist.core.errors import Exhausted, Unavailable
 from taskdist.core.inspecting import BackUpStore, CheckStore
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 
 Steps = Generator[Any, None, None]
 

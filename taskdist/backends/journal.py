@@ -46,7 +46,7 @@ from taskdist.core.commands import Change
 from taskdist.core.entries import Kept
 from taskdist.core.errors import StoreHasNoRoom
 from taskdist.core.task import Attempt, Task, TaskState
-from taskdist.settings import ATTEMPTS_KEPT_MAX
+from taskdist.limits import ATTEMPTS_KEPT_MAX
 
 
 class Clocks(NamedTuple):

@@ -18,7 +18,8 @@ from taskdist.core.leases import LeaseTable
 from taskdist.core.order import Lane, Ranked, sequence_of, strict_key
 from taskdist.core.queue import TaskQueue
 from taskdist.core.task import Task, TaskState
-from taskdist.settings import MESSAGE_BYTES_MAX, DistributorSettings
+from taskdist.limits import MESSAGE_BYTES_MAX
+from taskdist.settings import DistributorSettings
 
 log = structlog.get_logger()
 

@@ -23,7 +23,7 @@ from taskdist.core.queries import (
     TaskPage,
 )
 from taskdist.core.task import Task, TaskState
-from taskdist.settings import PAGE_ROWS_SCANNED_MAX
+from taskdist.limits import PAGE_ROWS_SCANNED_MAX
 
 A = TypeVar("A")
 

@@ -40,6 +40,9 @@ class Batch:
     rows: int = 0
 
 
+GROWING = commands.Submit | commands.Take | commands.Redrive | commands.Note
+"""What a full disk has to refuse, so that what ends something gets through."""
+
 OF_LEASES = (
     commands.Heartbeat | commands.Settle | commands.Note | commands.TakeBack | commands.Resume
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 
 log = structlog.get_logger()
 

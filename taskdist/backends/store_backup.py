@@ -15,7 +15,7 @@ import apsw
 from taskdist.backends.store_file import PAGE_BYTES, open_reader
 from taskdist.core.errors import PreconditionFailed
 from taskdist.core.inspecting import BackupPart
-from taskdist.settings import BACKUP_CHUNK_BYTES
+from taskdist.limits import BACKUP_CHUNK_BYTES
 
 PAGES_AT_ONCE = 64
 """Copied without a look at whether the backup is still wanted: less than a millisecond's work."""

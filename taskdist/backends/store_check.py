@@ -15,7 +15,7 @@ import apsw
 from taskdist.backends import entry_rows, rows
 from taskdist.core import soundness
 from taskdist.core.inspecting import Checked
-from taskdist.settings import ATTEMPTS_KEPT_MAX, CHECK_FAULTS_TOLD_MAX
+from taskdist.limits import ATTEMPTS_KEPT_MAX, CHECK_FAULTS_TOLD_MAX
 
 STEP_NS = 10_000_000
 """How long it reads rows from one snapshot, some 500 tasks: nothing waits for longer."""

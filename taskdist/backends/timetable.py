@@ -16,7 +16,8 @@ from taskdist.backends.rows import TASK_COLUMNS, BadRow, decode_task
 from taskdist.core import commands
 from taskdist.core.commands import Command, Moment
 from taskdist.core.task import Task, TaskState
-from taskdist.settings import MIB, DistributorSettings
+from taskdist.limits import MIB
+from taskdist.settings import DistributorSettings
 
 log = structlog.get_logger()
 

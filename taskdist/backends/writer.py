@@ -16,7 +16,7 @@ from taskdist.backends import reading
 from taskdist.backends.clock import Clock
 from taskdist.backends.journal import Clocks, Journal
 from taskdist.backends.live import Live
-from taskdist.backends.requests import Batch, Request, Withdraw, is_of_leases
+from taskdist.backends.requests import GROWING, Batch, Request, Withdraw, is_of_leases
 from taskdist.backends.reserve import FULL_RETRY_US
 from taskdist.core import commands
 from taskdist.core.commands import Change, Command, Done, Grants, Moment, Placed
@@ -25,16 +25,14 @@ from taskdist.core.errors import Exhausted, Refused, StoreFull, Unavailable
 from taskdist.core.queries import Query
 from taskdist.core.task import Task
 from taskdist.core.waiting import WaitingAgents
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 
 log = structlog.get_logger()
 
 LATE_MAX = 250
 """Tasks too late to be started that one take looks past: some 5 ms of work. Then its agent asks
 again."""
-
-GROWING = commands.Submit | commands.Take | commands.Redrive | commands.Note
-"""What a full disk has to refuse, so that what ends something gets through."""
 
 
 class Writer:

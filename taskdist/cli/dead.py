@@ -14,7 +14,8 @@ from taskdist.cli.tasks import TaskId
 from taskdist.cli.typed import positive_s, states_of
 from taskdist.core.lifecycle import Event, states_before
 from taskdist.core.task import TaskState
-from taskdist.settings import PAGE_SIZE_MAX, SettingsError
+from taskdist.limits import PAGE_SIZE_MAX
+from taskdist.settings import SettingsError
 
 if TYPE_CHECKING:
     from taskdist.reports import Selection

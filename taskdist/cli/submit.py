@@ -9,7 +9,8 @@ import typer
 
 from taskdist.cli.options import SERVER_DEFAULT, Json, Server
 from taskdist.cli.typed import data_of, duration_s, optional_s, positive_s, time_at
-from taskdist.settings import IDEMPOTENCY_KEY_LENGTH_MAX, MAX_RETRIES_MAX, SettingsError
+from taskdist.limits import IDEMPOTENCY_KEY_LENGTH_MAX, MAX_RETRIES_MAX
+from taskdist.settings import SettingsError
 
 if TYPE_CHECKING:
     from taskdist.reports import RetryPause

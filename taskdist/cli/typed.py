@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from taskdist.core.task import TaskState
-from taskdist.settings import DATA_BYTES_MAX, SECOND_US, SettingsError, parse_duration_us
+from taskdist.limits import DATA_BYTES_MAX, SECOND_US
+from taskdist.settings import SettingsError, parse_duration_us
 
 
 def duration_s(flag: str, text: str) -> float:

@@ -13,8 +13,9 @@ from taskdist.client.inputs import Schemas, check
 from taskdist.core.errors import BadField, InvalidFields, TaskNotFound, Unavailable
 from taskdist.core.task import TaskState
 from taskdist.core.telling import number_of
+from taskdist.limits import ID_ENDING_LENGTH_MIN
 from taskdist.reports import PastAttempt, Submitted, TaskReport
-from taskdist.settings import ID_ENDING_LENGTH_MIN, SettingsError, check_address
+from taskdist.settings import SettingsError, check_address
 
 T = TypeVar("T")
 

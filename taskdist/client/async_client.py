@@ -28,8 +28,8 @@ from taskdist.core.errors import (
 )
 from taskdist.core.task import TaskState
 from taskdist.kinds import Kind
+from taskdist.limits import CALLS_PER_CHANNEL_MAX, SUBMIT_BATCH_BYTES_MAX, SUBMIT_TASKS_MAX
 from taskdist.reports import News, Submission, Submitted, TaskReport
-from taskdist.settings import CALLS_PER_CHANNEL_MAX, SUBMIT_BATCH_BYTES_MAX, SUBMIT_TASKS_MAX
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from taskdist.core.errors import Refused
+from taskdist.limits import SUBMIT_BATCH_BYTES_MAX, SUBMIT_TASKS_MAX
 from taskdist.reports import Submission, Submitted
-from taskdist.settings import SUBMIT_BATCH_BYTES_MAX, SUBMIT_TASKS_MAX
 
 Send = Callable[[Sequence[Submission]], Awaitable[Sequence[Submitted | Refused]]]
 """Submits several tasks, each for itself."""

@@ -26,8 +26,8 @@ from taskdist.client.saying import Said, selection_message, submit_request
 from taskdist.core.errors import Refused, Unavailable
 from taskdist.core.offers import KindReport
 from taskdist.core.task import TaskState
+from taskdist.limits import PAGE_SIZE_DEFAULT
 from taskdist.reports import News, Selection, Submission, Submitted, TaskReport
-from taskdist.settings import PAGE_SIZE_DEFAULT
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import Codec, fields, make
 

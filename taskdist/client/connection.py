@@ -12,14 +12,14 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 
 from taskdist.core.errors import Refused, Unavailable, Unsupported
-from taskdist.settings import (
+from taskdist.limits import (
     CALLS_PER_CHANNEL_MAX,
     CLIENT_KEEPALIVE_TIMEOUT_US,
     CLIENT_KEEPALIVE_US,
     FRAME_BYTES_MAX,
     RESPONSE_PARTS_MAX,
-    check_address,
 )
+from taskdist.settings import check_address
 from taskdist.wire.codec import Codec
 from taskdist.wire.http2 import GatheringProtocol, keeping_alive
 from taskdist.wire.statuses import from_status

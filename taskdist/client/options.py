@@ -7,8 +7,9 @@ from typing import Any, TypedDict
 import uuid_utils
 
 from taskdist.core.errors import BadField, InvalidFields
+from taskdist.limits import SECOND_US
 from taskdist.reports import RetryPause, Submission
-from taskdist.settings import SECOND_US, parse_duration_us
+from taskdist.settings import parse_duration_us
 
 Duration = float | str
 """Seconds, or a text such as "90s", "15m", "2h"."""

@@ -1,7 +1,8 @@
 """Who may speak for a run: only who holds its lease."""
 
 from taskdist.core.errors import BadField, InvalidFields, LeaseNotHeld
-from taskdist.settings import LEASE_ID_LENGTH_SHOWN, DistributorSettings
+from taskdist.limits import LEASE_ID_LENGTH_SHOWN
+from taskdist.settings import DistributorSettings
 
 
 def require_lease_id(name: str, lease_id: str, settings: DistributorSettings) -> None:

@@ -11,7 +11,8 @@ from taskdist.core.entries import STEP_MAX, Entry, EntryKind, Kept
 from taskdist.core.errors import Exhausted, TaskNotFound
 from taskdist.core.fencing import not_held, require_lease_id
 from taskdist.core.task import Lease, Task
-from taskdist.settings import ATTEMPTS_KEPT_MAX, SECOND_US, DistributorSettings
+from taskdist.limits import ATTEMPTS_KEPT_MAX, SECOND_US
+from taskdist.settings import DistributorSettings
 
 
 def note(command: Note, found: Found, moment: Moment, settings: DistributorSettings) -> Decision:

@@ -5,7 +5,8 @@ from taskdist.core.content import content_hash
 from taskdist.core.errors import BadField, Exhausted, InvalidFields, TaskIdTaken
 from taskdist.core.lifecycle import Event, step
 from taskdist.core.task import Task, TaskState
-from taskdist.settings import LANES_MAX, DistributorSettings
+from taskdist.limits import LANES_MAX
+from taskdist.settings import DistributorSettings
 
 
 def submit(

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from taskdist.core.values import members, value
-from taskdist.settings import (
+from taskdist.limits import (
     DELAY_MAX_US,
     EST_PROCESSING_TIME_MAX_US,
     IDEMPOTENCY_KEY_LENGTH_MAX,
@@ -20,10 +20,10 @@ from taskdist.settings import (
     LEASE_MIN_US,
     MAX_RETRIES_DEFAULT,
     MAX_RETRIES_MAX,
-    NAME_PATTERN,
     RUN_TIMEOUT_MAX_US,
     RUN_TIMEOUT_MIN_US,
 )
+from taskdist.settings import NAME_PATTERN
 
 
 @members

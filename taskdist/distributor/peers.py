@@ -21,7 +21,8 @@ from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame
 
 from taskdist.distributor.frames import Frames, Rate
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 from taskdist.wire.http2 import GatheringProtocol
 
 log = structlog.get_logger()

@@ -15,8 +15,8 @@ from taskdist.core.commands import Change
 from taskdist.core.errors import BadField, Exhausted, InvalidFields
 from taskdist.core.offers import AnnouncedKind, KindReport, Offer
 from taskdist.core.task import Lease, Task, TaskState
-from taskdist.limits import SCHEMAS_LISTED_MAX
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SCHEMAS_LISTED_MAX, SECOND_US
+from taskdist.settings import DistributorSettings
 
 QUEUES_DEFAULT = ("default",)
 

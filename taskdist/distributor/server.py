@@ -23,14 +23,8 @@ from taskdist.distributor.roster import Roster
 from taskdist.distributor.service import TaskDistributorService
 from taskdist.distributor.transport import Server, listening_socket
 from taskdist.distributor.watches import Watches
-from taskdist.settings import (
-    ACCEPTED_PER_TURN,
-    ATTEMPTS_KEPT_MAX,
-    BACKLOG,
-    SECOND_US,
-    DistributorSettings,
-    SettingsError,
-)
+from taskdist.limits import ACCEPTED_PER_TURN, ATTEMPTS_KEPT_MAX, BACKLOG, SECOND_US
+from taskdist.settings import DistributorSettings, SettingsError
 from taskdist.signals import Signals
 from taskdist.wire.codec import descriptor_pool
 

@@ -18,11 +18,8 @@ from taskdist.distributor.transport import AnyStream, first_message, is_gone
 from taskdist.distributor.watches import Watches
 from taskdist.distributor.watching import Watching, position_of
 from taskdist.distributor.work import WorkStreams
-from taskdist.limits import NAMELESS_AGENTS_REMEMBERED_MAX
-from taskdist.settings import (
-    LEASE_TOKEN_BYTES,
-    DistributorSettings,
-)
+from taskdist.limits import LEASE_TOKEN_BYTES, NAMELESS_AGENTS_REMEMBERED_MAX
+from taskdist.settings import DistributorSettings
 from taskdist.wire import (
     convert,
     convert_agents,

@@ -27,7 +27,8 @@ from grpclib.utils import DeadlineWrapper
 
 from taskdist.core.errors import BadField, Refused, TooLarge
 from taskdist.distributor.peers import PeerProtocol
-from taskdist.settings import MESSAGE_BYTES_MAX, SECOND_US, DistributorSettings
+from taskdist.limits import MESSAGE_BYTES_MAX, SECOND_US
+from taskdist.settings import DistributorSettings
 from taskdist.wire.codec import Codec
 from taskdist.wire.http2 import keeping_alive
 from taskdist.wire.statuses import to_status

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from taskdist.core.commands import Change
 from taskdist.core.errors import Exhausted, Unavailable
 from taskdist.core.task import Attempt, Task
-from taskdist.settings import WATCH_CHANGES_KEPT_MAX
+from taskdist.limits import WATCH_CHANGES_KEPT_MAX
 
 Seen = tuple[Task, Attempt | None]
 """A task after a change, and the attempt that ended with it."""

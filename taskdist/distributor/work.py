@@ -21,7 +21,7 @@ from taskdist.core.errors import BadField, Exhausted, InvalidFields, Unavailable
 from taskdist.core.task import Outcome
 from taskdist.distributor.roster import Lanes, Roster
 from taskdist.distributor.transport import AnyStream, first_message, is_gone
-from taskdist.settings import LEASE_TOKEN_BYTES, OUTCOMES_MAX, OUTCOMES_TOGETHER, WAIT_MAX_US
+from taskdist.limits import LEASE_TOKEN_BYTES, OUTCOMES_MAX, OUTCOMES_TOGETHER, WAIT_MAX_US
 from taskdist.wire import convert_agents
 from taskdist.wire import messages as wire
 from taskdist.wire.convert_agents import Hello, Said

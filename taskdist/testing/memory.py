@@ -18,12 +18,8 @@ from taskdist.client import Client
 from taskdist.client.connection import Answers, GatheringChannel
 from taskdist.distributor.server import Distributor
 from taskdist.distributor.transport import Server
-from taskdist.settings import (
-    CLIENT_KEEPALIVE_TIMEOUT_US,
-    CLIENT_KEEPALIVE_US,
-    SECOND_US,
-    DistributorSettings,
-)
+from taskdist.limits import CLIENT_KEEPALIVE_TIMEOUT_US, CLIENT_KEEPALIVE_US, SECOND_US
+from taskdist.settings import DistributorSettings
 from taskdist.wire.http2 import keeping_alive
 
 NOON_US = 1_750_000_000 * SECOND_US

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from taskdist.core.errors import BadField, InvalidFields, TooLarge
-from taskdist.settings import NAME_PATTERN, SECOND_US
+from taskdist.limits import SECOND_US
+from taskdist.settings import NAME_PATTERN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -29,7 +29,7 @@ from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
-from taskdist.settings import CONNECTION_WINDOW_BYTES, REQUEST_PARTS_MAX, STREAM_WINDOW_BYTES
+from taskdist.limits import CONNECTION_WINDOW_BYTES, REQUEST_PARTS_MAX, STREAM_WINDOW_BYTES
 from taskdist.wire import messages
 from taskdist.wire.parts import Shape, shape_of, too_many_parts
 

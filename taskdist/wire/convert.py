@@ -12,12 +12,7 @@ from taskdist.core.errors import InvalidFields, Refused
 from taskdist.core.queries import GetTask, ListTasks, TaskHistory, TaskPage
 from taskdist.core.task import Attempt, Backoff, Task, TaskState
 from taskdist.core.values import value
-from taskdist.settings import (
-    ID_ENDING_LENGTH_MIN,
-    PAGE_SIZE_DEFAULT,
-    PAGE_SIZE_MAX,
-    SECOND_US,
-)
+from taskdist.limits import ID_ENDING_LENGTH_MIN, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, SECOND_US
 from taskdist.wire import messages as wire
 from taskdist.wire.checking import Faults
 from taskdist.wire.codec import fields, make

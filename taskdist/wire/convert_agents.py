@@ -11,7 +11,7 @@ from taskdist.core.commands import Grant, Grants, Held, Settled
 from taskdist.core.errors import InvalidFields, Refused
 from taskdist.core.task import Outcome, TaskState
 from taskdist.core.values import value
-from taskdist.settings import (
+from taskdist.limits import (
     DELAY_MAX_US,
     ERROR_BYTES_MAX,
     HEARTBEAT_LEASES_MAX,

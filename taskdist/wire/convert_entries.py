@@ -7,11 +7,7 @@ from typing import Any
 from taskdist.core.commands import Note, Noted
 from taskdist.core.entries import Entry, EntryKind, Remark
 from taskdist.core.telling import Told
-from taskdist.limits import (
-    ENTRIES_DROPPED_TOLD_MAX,
-    ENTRIES_TOGETHER_MAX,
-    LINE_BYTES_MAX,
-)
+from taskdist.limits import ENTRIES_DROPPED_TOLD_MAX, ENTRIES_TOGETHER_MAX, LINE_BYTES_MAX
 from taskdist.wire import messages as wire
 from taskdist.wire.checking import Faults
 from taskdist.wire.codec import fields, make

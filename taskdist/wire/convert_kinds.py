@@ -7,8 +7,14 @@ from functools import lru_cache
 
 from taskdist.core.offers import AnnouncedKind, KindReport, Offer
 from taskdist.core.values import value
-from taskdist.limits import KINDS_PAGE_BYTES_MAX, SCHEMA_BYTES_MAX
-from taskdist.settings import LANES_PER_AGENT_MAX, NAME_PATTERN, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
+from taskdist.limits import (
+    KINDS_PAGE_BYTES_MAX,
+    LANES_PER_AGENT_MAX,
+    PAGE_SIZE_DEFAULT,
+    PAGE_SIZE_MAX,
+    SCHEMA_BYTES_MAX,
+)
+from taskdist.settings import NAME_PATTERN
 from taskdist.wire import messages as wire
 from taskdist.wire.checking import Faults
 from taskdist.wire.codec import fields, make

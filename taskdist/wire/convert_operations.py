@@ -11,7 +11,7 @@ from taskdist.core.lifecycle import Event, states_before
 from taskdist.core.queries import Selected, SelectFinished
 from taskdist.core.task import TaskState
 from taskdist.core.values import value
-from taskdist.settings import DELAY_MAX_US, OPERATED_TASKS_MAX
+from taskdist.limits import DELAY_MAX_US, OPERATED_TASKS_MAX
 from taskdist.wire import messages as wire
 from taskdist.wire.checking import Faults
 from taskdist.wire.codec import fields, make

@@ -12,7 +12,7 @@ from taskdist.core import commands
 from taskdist.core.commands import Placed
 from taskdist.core.errors import Refused
 from taskdist.core.task import Backoff, Task, task_like
-from taskdist.settings import (
+from taskdist.limits import (
     BACKOFF_MAX_DEFAULT_US,
     BACKOFF_MIN_US,
     DATA_BYTES_MAX,

@@ -10,7 +10,7 @@ from grpclib.protocol import H2Protocol
 from h2.settings import SettingCodes
 from h2.utilities import SizeLimitDict
 
-from taskdist.settings import CLOSE_MAX_US, SECOND_US
+from taskdist.limits import CLOSE_MAX_US, SECOND_US
 from taskdist.wire.codec import windows
 
 PARTS_MAX = 12

@@ -10,8 +10,8 @@ import pytest
 from taskdist.agent.handlers import Fatal, Retry
 from taskdist.core.errors import InvalidFields
 from taskdist.core.task import Outcome, TaskState
+from taskdist.limits import ERROR_BYTES_MAX, MESSAGE_BYTES_MAX, RESULT_BYTES_MAX
 from taskdist.reports import Work
-from taskdist.settings import ERROR_BYTES_MAX, MESSAGE_BYTES_MAX, RESULT_BYTES_MAX
 from tests.support.agents import stage
 from tests.support.channel import distributor_channel
 

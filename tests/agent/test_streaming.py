@@ -11,8 +11,9 @@ import pytest
 from taskdist.agent.feeds import MESSAGES_IN_FLIGHT_MAX, Streaming
 from taskdist.client import Client
 from taskdist.core.errors import PreconditionFailed, StoreFull, Unavailable, Unsupported
+from taskdist.limits import OUTCOMES_TOGETHER, RESULT_BYTES_MAX
 from taskdist.reports import LogLine, Remarks, Report, Verdict, Work, WorkNews
-from taskdist.settings import OUTCOMES_TOGETHER, RESULT_BYTES_MAX, AgentSettings
+from taskdist.settings import AgentSettings
 from tests.support.backends import turns
 
 # Every sleep here is on the loop's virtual clock, and takes no time.

@@ -22,7 +22,7 @@ from taskdist.core.commands import Change, Command
 from taskdist.core.entries import Entry
 from taskdist.core.errors import Refused
 from taskdist.core.task import Backoff, Task
-from taskdist.settings import KIB, SECOND_US
+from taskdist.limits import KIB, SECOND_US
 from tests.support.backends import (
     Rig,
     fail,

@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from taskdist.backends import timetable
 from taskdist.core.task import TaskState
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from tests.backends.test_bad_rows import spoil
 from tests.support.backends import Rig, fail, succeed, turns
 

@@ -8,7 +8,7 @@ from taskdist.backends import timetable
 from taskdist.backends.rows import decode_task
 from taskdist.core.errors import InvalidFields
 from taskdist.core.task import Backoff, Task, TaskState
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from tests.support.backends import (
     DAY_S,
     Rig,

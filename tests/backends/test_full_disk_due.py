@@ -9,7 +9,7 @@ import pytest
 from taskdist.core.commands import Cancel, Done, Purge, Redrive, TakeBack
 from taskdist.core.errors import StoreFull, TaskNotFound
 from taskdist.core.task import TaskState
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from tests.backends.test_full_disk import no_room_for_the_log
 from tests.support.backends import Rig, fail, lease_id_of, page, submit, take, turns
 

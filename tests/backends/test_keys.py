@@ -7,7 +7,7 @@ import pytest
 from taskdist.core.commands import Cancel, Done, Purge, Redrive
 from taskdist.core.errors import Exhausted, TaskIdTaken, TaskNotFound, TransitionRefused
 from taskdist.core.task import TaskState
-from taskdist.settings import MIB, SECOND_US
+from taskdist.limits import MIB, SECOND_US
 from tests.support.backends import (
     Rig,
     fail,

@@ -11,7 +11,7 @@ from taskdist.core.errors import (
     TransitionRefused,
 )
 from taskdist.core.task import Outcome, TaskState
-from taskdist.settings import ATTEMPTS_KEPT_MAX, SECOND_US
+from taskdist.limits import ATTEMPTS_KEPT_MAX, SECOND_US
 from tests.support.backends import (
     Rig,
     fail,

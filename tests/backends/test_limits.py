@@ -8,7 +8,7 @@ import pytest
 from taskdist.backends import live
 from taskdist.core.commands import Done, Grants, StopTakes
 from taskdist.core.errors import Exhausted
-from taskdist.settings import MESSAGE_BYTES_MAX
+from taskdist.limits import MESSAGE_BYTES_MAX
 from tests.support.backends import Rig, submit, take, turns
 
 

@@ -17,7 +17,7 @@ from taskdist.backends.store_file import APPLICATION_ID
 from taskdist.core.commands import Heartbeat, Held
 from taskdist.core.errors import Exhausted, StoreUnusable, TaskIdTaken
 from taskdist.core.task import Backoff, Outcome, Task, TaskState
-from taskdist.settings import MIB
+from taskdist.limits import MIB
 from tests.support.backends import Rig, page, submit, succeed
 from tests.support.clocks import NOON_US
 

@@ -12,7 +12,7 @@ from taskdist.backends.reserve import Reserve
 from taskdist.core.commands import Cancel, Heartbeat, Held, Redrive, TakeBack
 from taskdist.core.errors import Exhausted, StoreFull, StoreUnusable
 from taskdist.core.task import TaskState
-from taskdist.settings import KIB
+from taskdist.limits import KIB
 from tests.support.backends import (
     Rig,
     fail,

@@ -2,7 +2,7 @@
 
 from taskdist.core.commands import Heartbeat, Held
 from taskdist.core.task import TaskState
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from tests.support.backends import (
     DAY_S,
     Rig,

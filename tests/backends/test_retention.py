@@ -9,7 +9,7 @@ from taskdist.core.commands import Cancel
 from taskdist.core.errors import TaskNotFound
 from taskdist.core.queries import ListTasks
 from taskdist.core.task import TaskState
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from tests.support.backends import Rig, fail, page, submit, succeed, turns
 
 HOUR_US = 3_600 * SECOND_US

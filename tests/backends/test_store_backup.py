@@ -12,7 +12,7 @@ import pytest
 from taskdist.backends.store_copy import check_copy
 from taskdist.core.errors import Exhausted, PreconditionFailed
 from taskdist.core.inspecting import BackUpStore, CheckStore
-from taskdist.settings import BACKUP_CHUNK_BYTES, SECOND_US
+from taskdist.limits import BACKUP_CHUNK_BYTES, SECOND_US
 from tests.support.backends import Rig, page, release
 from tests.support.inspecting import a_life, backed_up, checked
 

@@ -14,7 +14,7 @@ from taskdist.backends.store_file import PAGE_BYTES
 from taskdist.core.commands import Cancel
 from taskdist.core.errors import Exhausted, PreconditionFailed, Unavailable
 from taskdist.core.inspecting import Checked, CheckStore
-from taskdist.settings import CHECK_FAULTS_TOLD_MAX
+from taskdist.limits import CHECK_FAULTS_TOLD_MAX
 from tests.support.backends import Rig
 from tests.support.inspecting import a_life, checked
 

@@ -8,7 +8,7 @@ import pytest
 from taskdist.core.commands import Grants, Submit
 from taskdist.core.errors import Exhausted
 from taskdist.core.task import TaskState
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from tests.support.backends import (
     Rig,
     only_tasks,

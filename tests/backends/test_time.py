@@ -5,7 +5,7 @@ import pytest
 from taskdist.core.commands import Heartbeat
 from taskdist.core.errors import LeaseNotHeld
 from taskdist.core.task import Outcome, Task, TaskState
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from tests.support.backends import DAY_S, Rig, fail, lease_id_of, submit, succeed, turns
 
 HOUR_S = 3_600

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from taskdist.limits import DATA_BYTES_MAX
 from taskdist.reports import Work
-from taskdist.settings import DATA_BYTES_MAX
 from tests.cli.conftest import CommandLine
 from tests.support.agents import agent_that, cancels, fails, succeeds
 

@@ -17,7 +17,7 @@ from h2.events import RequestReceived
 
 from taskdist.client import Client, connection
 from taskdist.core.errors import Unavailable
-from taskdist.settings import CALLS_PER_CHANNEL_MAX
+from taskdist.limits import CALLS_PER_CHANNEL_MAX
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from taskdist.core.commands import Moment
 from taskdist.core.task import Attempt, Lease, Outcome, Task, TaskState
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 
 SETTINGS = DistributorSettings()
 WALL_US = 1_750_000_000 * SECOND_US

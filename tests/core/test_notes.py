@@ -11,7 +11,7 @@ from taskdist.core.decide import decide
 from taskdist.core.entries import STEP_MAX, Entry, EntryKind, Kept, Remark
 from taskdist.core.errors import Exhausted, InvalidFields, LeaseNotHeld, TaskNotFound
 from taskdist.core.task import Task
-from taskdist.settings import ATTEMPTS_KEPT_MAX
+from taskdist.limits import ATTEMPTS_KEPT_MAX
 from tests.core.making import SETTINGS, WALL_US, leased, moment, ready, task_id
 
 FEW = SETTINGS.model_copy(

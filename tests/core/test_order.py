@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taskdist.core.order import Ranked, sequence_of, strict_key
 from taskdist.core.task import Task
-from taskdist.settings import EST_PROCESSING_TIME_MAX_US, TIERS_MAX
+from taskdist.limits import EST_PROCESSING_TIME_MAX_US, TIERS_MAX
 from tests.core.making import ready
 
 TIERS = ("paid", "free")

@@ -9,7 +9,8 @@ from taskdist.core.decide import decide
 from taskdist.core.errors import TaskNotFound, TransitionRefused
 from taskdist.core.order import strict_key
 from taskdist.core.task import Attempt, Outcome, Task, TaskState
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 from tests.core.making import SETTINGS, WALL_US, lease, leased, moment, ready, task_id
 from tests.support.changes import kept
 

@@ -11,7 +11,7 @@ from taskdist.core.commands import Change, Found, Settle
 from taskdist.core.decide import decide
 from taskdist.core.retries import retry_delay_us
 from taskdist.core.task import Backoff, Outcome, Task, TaskState
-from taskdist.settings import DELAY_MAX_US, MAX_RETRIES_MAX, SECOND_US
+from taskdist.limits import DELAY_MAX_US, MAX_RETRIES_MAX, SECOND_US
 from tests.core.making import SERVED_US, SETTINGS, WALL_US, leased, moment, ready, task_id
 from tests.support.changes import kept
 

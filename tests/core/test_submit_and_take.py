@@ -11,7 +11,7 @@ from taskdist.core.content import content_hash
 from taskdist.core.decide import decide
 from taskdist.core.errors import Exhausted, TaskIdTaken, TransitionRefused
 from taskdist.core.task import Task, TaskState
-from taskdist.settings import LANES_MAX, SECOND_US
+from taskdist.limits import LANES_MAX, SECOND_US
 from tests.core.making import SERVED_US, SETTINGS, WALL_US, leased, moment, ready
 from tests.support.changes import kept
 

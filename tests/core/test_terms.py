@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from taskdist.core.commands import Change, Done, Found, Heartbeat, StopTakes, Take, TakeBack
 from taskdist.core.decide import decide
 from taskdist.core.task import Task, TaskState
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from tests.core.making import SERVED_US, SETTINGS, lease, leased, moment, ready
 from tests.support.changes import kept
 

@@ -31,7 +31,7 @@ from taskdist.core.errors import (
 )
 from taskdist.core.queries import TaskHistory
 from taskdist.core.task import Attempt, Backoff, Outcome, Task, TaskState
-from taskdist.settings import LANES_MAX, SECOND_US
+from taskdist.limits import LANES_MAX, SECOND_US
 from tests.core.making import SERVED_US, SETTINGS, WALL_US, attempt, leased, moment, ready, task_id
 from tests.support.changes import kept
 

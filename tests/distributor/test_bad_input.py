@@ -12,7 +12,8 @@ import pytest
 
 from taskdist.client import Client
 from taskdist.core.errors import InvalidFields, TooLarge
-from taskdist.settings import DATA_BYTES_MAX, RESULT_BYTES_MAX, DistributorSettings
+from taskdist.limits import DATA_BYTES_MAX, RESULT_BYTES_MAX
+from taskdist.settings import DistributorSettings
 from taskdist.wire import messages as wire
 from tests.distributor.story import NO_TASK, bad_fields, nothing_changes, submit, succeed, take
 from tests.support.channel import distributor_channel

@@ -11,7 +11,8 @@ from taskdist.core import commands
 from taskdist.core.errors import Unavailable
 from taskdist.core.task import TaskState
 from taskdist.distributor.server import Distributor
-from taskdist.settings import DATA_BYTES_MAX, SECOND_US, DistributorSettings
+from taskdist.limits import DATA_BYTES_MAX, SECOND_US
+from taskdist.settings import DistributorSettings
 from taskdist.wire import messages as wire
 from tests.distributor.story import submit, take
 from tests.support.channel import MemoryChannel, connect, distributor_channel, embedded

@@ -9,7 +9,8 @@ from taskdist.client import Client
 from taskdist.core.errors import PreconditionFailed, TaskNotFound
 from taskdist.core.task import Outcome, TaskState
 from taskdist.distributor.server import Distributor
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 from tests.distributor.story import (
     NO_TASK,
     everything,

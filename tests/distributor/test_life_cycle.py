@@ -10,8 +10,9 @@ from taskdist.client import Client
 from taskdist.core.errors import Exhausted, InvalidFields, Refused, TaskIdTaken
 from taskdist.core.task import Backoff, TaskState
 from taskdist.distributor.server import Distributor
+from taskdist.limits import MIB
 from taskdist.reports import RetryPause, Submission, TaskReport
-from taskdist.settings import MIB, DistributorSettings
+from taskdist.settings import DistributorSettings
 from taskdist.wire import messages as wire
 from tests.distributor.story import (
     NO_TASK,

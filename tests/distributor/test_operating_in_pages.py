@@ -8,8 +8,8 @@ import pytest
 from taskdist.client import Client
 from taskdist.core.task import TaskState
 from taskdist.distributor import operations
+from taskdist.limits import OPERATED_TASKS_MAX, SECOND_US
 from taskdist.reports import Selection, Submission, Submitted
-from taskdist.settings import OPERATED_TASKS_MAX, SECOND_US
 from tests.distributor.story import submit, take
 from tests.support.clocks import NOON_US
 

@@ -11,8 +11,9 @@ from taskdist.client.connection import OPERATIONS
 from taskdist.core.errors import Exhausted, InvalidFields, PreconditionFailed, TaskNotFound
 from taskdist.core.task import TaskState
 from taskdist.distributor import operations
+from taskdist.limits import OPERATED_TASKS_MAX
 from taskdist.reports import Selection, Submission
-from taskdist.settings import OPERATED_TASKS_MAX, DistributorSettings
+from taskdist.settings import DistributorSettings
 from taskdist.wire import messages as wire
 from tests.distributor.story import (
     NO_TASK,

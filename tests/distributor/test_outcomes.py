@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 from taskdist.client import Client
 from taskdist.core.errors import InvalidFields, PreconditionFailed, TaskNotFound
 from taskdist.core.task import Outcome, TaskState
+from taskdist.limits import ERROR_BYTES_MAX, RESULT_BYTES_MAX
 from taskdist.reports import Work
-from taskdist.settings import ERROR_BYTES_MAX, RESULT_BYTES_MAX, DistributorSettings
+from taskdist.settings import DistributorSettings
 from tests.distributor.story import (
     NO_TASK,
     bad_fields,

@@ -12,7 +12,7 @@ from hpack import Encoder
 from structlog.testing import capture_logs
 
 from taskdist.distributor.peers import PeerProtocol
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from taskdist.wire.messages import WorkHello, WorkRequest
 from tests.support.channel import connect, distributor_channel
 from tests.support.peer import (

@@ -14,7 +14,7 @@ from grpclib.exceptions import GRPCError
 
 from taskdist.client import Client
 from taskdist.distributor.server import Distributor
-from taskdist.settings import MESSAGE_BYTES_MAX
+from taskdist.limits import MESSAGE_BYTES_MAX
 from taskdist.wire import messages as wire
 from tests.distributor.story import nothing_changes, submit, take
 from tests.support.channel import MemoryChannel

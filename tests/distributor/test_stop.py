@@ -20,8 +20,9 @@ from taskdist.core.errors import Unavailable
 from taskdist.core.queries import Query
 from taskdist.core.task import TaskState
 from taskdist.distributor.server import Distributor, bind
+from taskdist.limits import DATA_BYTES_MAX
 from taskdist.reports import Submitted
-from taskdist.settings import DATA_BYTES_MAX, DistributorSettings
+from taskdist.settings import DistributorSettings
 from taskdist.wire import messages as wire
 from tests.distributor.story import NO_TASK, health, now, submit, succeed, take
 from tests.support.channel import MemoryChannel, connect, distributor_channel, embedded

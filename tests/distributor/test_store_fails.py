@@ -10,7 +10,8 @@ from taskdist.backends.embedded import EmbeddedBackend
 from taskdist.core.errors import Exhausted, StoreFailed, Unavailable
 from taskdist.core.task import TaskState
 from taskdist.distributor import server
-from taskdist.settings import DATA_BYTES_MAX, DistributorSettings
+from taskdist.limits import DATA_BYTES_MAX
+from taskdist.settings import DistributorSettings
 from tests.distributor.story import everything, health, nothing_changes, now, submit, succeed, take
 from tests.support.agents import Asked
 from tests.support.channel import MemoryChannel, distributor_channel, embedded

@@ -7,8 +7,9 @@ import pytest
 from taskdist.client import Client
 from taskdist.core.errors import Exhausted, TaskIdTaken
 from taskdist.core.task import TaskState
+from taskdist.limits import DATA_BYTES_MAX
 from taskdist.reports import Submitted
-from taskdist.settings import DATA_BYTES_MAX, DistributorSettings
+from taskdist.settings import DistributorSettings
 from tests.distributor.story import NO_TASK, fail, nothing_changes, submit, take
 from tests.support.channel import distributor_channel
 

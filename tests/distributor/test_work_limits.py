@@ -6,8 +6,8 @@ import pytest
 
 from taskdist.client import Client
 from taskdist.distributor.server import Distributor
+from taskdist.limits import DATA_BYTES_MAX, MESSAGE_BYTES_MAX, OUTCOMES_MAX, OUTCOMES_TOGETHER
 from taskdist.reports import Submission
-from taskdist.settings import DATA_BYTES_MAX, MESSAGE_BYTES_MAX, OUTCOMES_MAX, OUTCOMES_TOGETHER
 from taskdist.wire import messages as wire
 from tests.distributor.story import NO_TASK, submit
 from tests.support.streams import spoken

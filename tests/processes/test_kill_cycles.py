@@ -11,8 +11,9 @@ from taskdist.agent.fetching import Fetching
 from taskdist.client import Client
 from taskdist.core.errors import Unavailable
 from taskdist.core.task import TaskState
+from taskdist.limits import SECOND_US
 from taskdist.reports import Report, Work
-from taskdist.settings import SECOND_US, AgentSettings
+from taskdist.settings import AgentSettings
 from tests.support.processes import LIMIT_S, Processes
 
 KILLS = 3

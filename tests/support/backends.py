@@ -18,7 +18,8 @@ from taskdist.core.commands import Change, Command, Grants
 from taskdist.core.entries import EntryKind, Remark
 from taskdist.core.queries import GetTask, ListTasks, Query, TaskHistory
 from taskdist.core.task import Outcome, Task, TaskState
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 from tests.support.clocks import ManualTime
 
 A = TypeVar("A")

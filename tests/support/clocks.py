@@ -1,7 +1,8 @@
 """Time that a test moves by hand, beside that which a virtual event loop moves."""
 
 from taskdist.backends.clock import Clock
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 from taskdist.testing.memory import NOON_US, loop_clock
 
 __all__ = ["NOON_US", "ManualTime", "loop_clock"]

@@ -11,7 +11,7 @@ from typing import Any
 from grpclib.const import Cardinality
 
 from taskdist.distributor.server import Distributor
-from taskdist.settings import RESPONSE_PARTS_MAX
+from taskdist.limits import RESPONSE_PARTS_MAX
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import Codec
 from tests.support.channel import MemoryChannel

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from taskdist.core.errors import InvalidFields, TooLarge
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from taskdist.wire.checking import Faults
 
 ID = "0190a6e2-7b1c-7c3e-9f52-3d1f4e8a9b00"

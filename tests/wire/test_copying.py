@@ -11,7 +11,7 @@ from grpclib.exceptions import GRPCError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskdist.settings import REQUEST_PARTS_MAX
+from taskdist.limits import REQUEST_PARTS_MAX
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import PACKAGE, Codec, descriptor_pool, fields, make
 from tests.support.examples import examples

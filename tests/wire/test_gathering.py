@@ -8,7 +8,8 @@ import pytest
 from taskdist.client import Client
 from taskdist.client.connection import GatheringChannel
 from taskdist.distributor.server import Distributor, bind
-from taskdist.settings import DATA_BYTES_MAX, DistributorSettings
+from taskdist.limits import DATA_BYTES_MAX
+from taskdist.settings import DistributorSettings
 from taskdist.wire.http2 import PARTS_MAX, GatheringTransport
 
 

@@ -11,7 +11,7 @@ from grpclib.exceptions import GRPCError
 
 from taskdist.core.queries import TaskPage
 from taskdist.core.task import Backoff, Task, TaskState
-from taskdist.settings import (
+from taskdist.limits import (
     HEARTBEAT_LEASES_MAX,
     MESSAGE_BYTES_MAX,
     OUTCOMES_MAX,

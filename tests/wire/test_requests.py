@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from taskdist.core import commands
 from taskdist.core.queries import GetTask, ListTasks
 from taskdist.core.task import Outcome, Task, TaskState
-from taskdist.settings import ERROR_BYTES_MAX, EST_PROCESSING_TIME_MAX_US, SECOND_US
+from taskdist.limits import ERROR_BYTES_MAX, EST_PROCESSING_TIME_MAX_US, SECOND_US
 from taskdist.wire import convert, convert_agents, convert_submits
 from taskdist.wire import messages as wire
 from tests.support.examples import examples

@@ -14,8 +14,8 @@ from taskdist.cli.demo.stage import Event, Player, Stage, Stuck
 from taskdist.cli.output import last_line
 from taskdist.client import Client
 from taskdist.core.task import Outcome, TaskState
+from taskdist.limits import MAX_RETRIES_DEFAULT
 from taskdist.reports import TaskReport
-from taskdist.settings import MAX_RETRIES_DEFAULT
 
 LEASE_S = 3.0
 """Short, so that an agent's death is noticed soon; a restart takes less than two thirds of it."""
