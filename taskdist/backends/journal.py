@@ -36,6 +36,7 @@ from taskdist.backends.rows import (
     updated_times_row,
 )
 from taskdist.backends.store_file import (
+    close_without_writing,
     is_for_want_of_room,
     lock,
     open_writer,
@@ -121,7 +122,7 @@ class Journal:
     def abandon(self) -> None:
         """Closes without writing, after a failure."""
         try:
-            self.connection.close(force=True)
+            close_without_writing(self.connection)
         finally:
             self._unlock()
 
@@ -363,9 +364,9 @@ class Journal:
         self._savepoint = _Savepoint.NONE
 
     def make_room(self, now_us: int) -> bool:
-        """On a full disk: gives up the reserve and what the log takes. Returns whether it could."""
-        if has_given_up := self.reserve.give_up(now_us):
-            self.log.checkpoint(truncate=True)
+        """On a full disk: gives the reserve up, if there is one, and begins the log anew."""
+        has_given_up = self.reserve.give_up(now_us)
+        self.log.checkpoint(truncate=has_given_up)
         return has_given_up
 
     def _begin(self) -> None:

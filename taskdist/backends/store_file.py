@@ -71,12 +71,14 @@ def lock(path: Path) -> int:
 
     Raises:
         StoreUnusable: another distributor has it, or the file cannot be made.
+        StoreFailed: an I/O error.
     """
     lock_path = f"{path}.lock"
     try:
         lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreUnusable(f"the store {path} cannot be used: {error.strerror}") from None
+        kind = StoreFailed if error.errno == errno.EIO else StoreUnusable
+        raise kind(f"the store {path} cannot be used: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -91,7 +93,8 @@ def lock(path: Path) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:  # Then nobody is told who has it; it is had all the same.
             os.close(lock)
-            raise StoreUnusable(f"the store {path} cannot be used: {error.strerror}") from None
+            kind = StoreFailed if error.errno == errno.EIO else StoreUnusable
+            raise kind(f"the store {path} cannot be used: {error.strerror}") from None
     return lock
 
 
@@ -107,6 +110,13 @@ def unlock(owner_lock: int) -> None:
     os.close(owner_lock)
 
 
+def close_without_writing(connection: apsw.Connection) -> None:
+    """Closes it and leaves the log, which SQLite would copy: the disk may do anything now, or the
+    file is not ours."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.close(force=True)
+
+
 def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
     """The connection that writes. Makes the store if there is none; None is one in memory.
 
@@ -120,10 +130,15 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
         connection = apsw.Connection(os.fspath(path) if path else ":memory:")
     except apsw.CantOpenError as error:
         raise StoreUnusable(f"the store {path} cannot be opened: {error}") from None
+    except apsw.Error as error:
+        raise StoreFailed(f"the store {path} cannot be read: {error}") from error
     try:
         _prepare(connection, path, policy, tiers)
     except BaseException as error:
-        connection.close(force=True)
+        has_failed = connection.system_errno == errno.EIO
+        close_without_writing(connection)
+        if isinstance(error, apsw.CantOpenError) and has_failed:
+            raise StoreFailed(f"the store {path} cannot be read: disk I/O error") from error
         if isinstance(error, apsw.NotADBError):
             raise StoreUnusable(f"the store {path} is not a taskdist store: not SQLite") from None
         if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
@@ -133,7 +148,8 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
         if isinstance(error, apsw.BusyError):
             raise StoreUnusable(f"the store {path} is in use by another program") from None
         if isinstance(error, OSError):
-            raise StoreUnusable(f"the store {path} cannot be copied: {error.strerror}") from None
+            kind = StoreFailed if error.errno == errno.EIO else StoreUnusable
+            raise kind(f"the store {path} cannot be copied: {error.strerror}") from None
         if isinstance(error, apsw.Error):
             raise StoreFailed(f"the store {path} cannot be read: {error}") from error
         raise
@@ -142,8 +158,12 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
 
 def _make(path: Path) -> None:
     """Makes the file, if there is none, for its owner's eyes only; SQLite's others follow it."""
-    with suppress(OSError):  # SQLite says it in its words.
+    try:
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise StoreFailed(f"the store {path} cannot be read: {error.strerror}") from None
+        # The rest SQLite says in its words.
 
 
 def _knows_its_clocks(connection: apsw.Connection) -> bool:

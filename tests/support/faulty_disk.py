@@ -19,7 +19,8 @@ from typing_extensions import Buffer
 NAME = "faulty"
 
 READ, SHORT, WRITE, SYNC, OPEN = "read", "short", "write", "sync", "open"
-"""Faults: an I/O error at each of these deeds; SHORT is a read that brings half of it."""
+"""Faults: an I/O error at each of these deeds, OPEN at that of the log, whose file comes and goes.
+SHORT is a read that brings half of what it should."""
 
 _CODES = {
     READ: apsw.SQLITE_IOERR_READ,
@@ -52,7 +53,9 @@ class Faults:
     def check(self, deed: str) -> None:
         """Raises the error that SQLite's own disk has for it, if this deed fails now."""
         if deed in self._now():
-            raise apsw.exception_for(_CODES[deed])
+            error = apsw.exception_for(_CODES[deed])
+            error.args = ("disk I/O error",)
+            raise error
 
     def is_short(self) -> bool:
         """Whether reads are short now."""
@@ -108,7 +111,9 @@ class _Disk(apsw.VFS):
     def xOpen(  # noqa: N802 # SQLite's
         self, name: str | apsw.URIFilename | None, flags: list[int]
     ) -> apsw.VFSFile:
-        self._faults.check(OPEN)
+        filename = name.filename() if isinstance(name, apsw.URIFilename) else name
+        if filename and filename.endswith("-wal"):
+            self._faults.check(OPEN)
         return _File(self._usual, name, flags, self._faults)
 
     def xGetLastError(self) -> tuple[int, str]:  # noqa: N802 # SQLite's

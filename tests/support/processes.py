@@ -21,6 +21,8 @@ T = TypeVar("T")
 Line = dict[str, Any]
 """A line of log; what is not JSON is `{"text": …}`."""
 
+TASKDIST = (sys.executable, "-m", "taskdist")
+
 LIMIT_S = 30.0
 """How long anything may take before a test fails: far more than it takes on a busy machine."""
 
@@ -29,22 +31,22 @@ class Spawned:
     """One running `taskdist …` and every line that it has written to stderr.
 
     Args:
-        program: another program in Python, instead of taskdist.
+        program: what to run instead of taskdist.
     """
 
     def __init__(
         self,
         arguments: Sequence[str],
         directory: Path,
-        program: Sequence[str] = ("-m", "taskdist"),
+        program: Sequence[str] = TASKDIST,
         **environ: str,
     ) -> None:
-        self.arguments = (*program, *arguments)
+        self.arguments = tuple(arguments)
         self._lines: list[Line] = []
         self._is_over = False
         self._news = threading.Condition()
         self._popen = subprocess.Popen(
-            [sys.executable, *self.arguments],
+            [*program, *arguments],
             cwd=directory,
             env=environment(directory) | environ,
             stdin=subprocess.DEVNULL,
@@ -164,11 +166,13 @@ class Processes:
         directory: their working directory and HOME.
 
     Attributes:
+        program: what is run: `taskdist`, or the same in an environment of a test's own.
         unary: whether its agents use FetchTask, as with a distributor that lacks Work.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.program: Sequence[str] = TASKDIST
         self.unary = False
         self._spawned: list[Spawned] = []
 
@@ -184,7 +188,7 @@ class Processes:
     ) -> Serving:
         """A distributor on its store in this directory, once it accepts calls."""
         arguments = ["serve", "--listen", listen, "--store", store or self.store(), *flags]
-        serving = Serving(arguments, self.directory, **environ)
+        serving = Serving(arguments, self.directory, self.program, **environ)
         self._spawned.append(serving)
         serving.wait_for("serving")
         return serving
@@ -196,13 +200,13 @@ class Processes:
 
     def spawn(self, *arguments: str, **environ: str) -> Spawned:
         """Any verb, in the background."""
-        spawned = Spawned(arguments, self.directory, **environ)
+        spawned = Spawned(arguments, self.directory, self.program, **environ)
         self._spawned.append(spawned)
         return spawned
 
     def script(self, path: Path, *arguments: str, **environ: str) -> Spawned:
         """A script in Python that is not ours alone, in the background."""
-        spawned = Spawned(arguments, self.directory, (str(path),), **environ)
+        spawned = Spawned(arguments, self.directory, (sys.executable, str(path)), **environ)
         self._spawned.append(spawned)
         return spawned
 
@@ -215,6 +219,7 @@ def environment(directory: Path) -> dict[str, str]:
     """The variables of a process: none of ours, and a HOME that is thrown away."""
     return {
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path(__file__).parent.parent.parent),  # for programs of the tests' own
         "HOME": str(directory),
         "LANG": "C.UTF-8",
         "COLUMNS": "200",  # so that help and errors are not wrapped
