@@ -17,7 +17,7 @@ tests of agents, whose clocks jump 30,000 times; with 5 they pass as well."""
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--deep", action="store_true", help=f"{DEEP_TIMES} times as many examples of each property"
+        "--deep", action="store_true", help=f"{DEEP_TIMES} times as many examples, and more"
     )
 
 
@@ -28,6 +28,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "virtual_time: runs on a loop whose clock jumps to whatever is due next"
     )
+    config.addinivalue_line("markers", "deep: needs more of the machine; only with --deep")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--deep"):
+        items[:] = [item for item in items if not item.get_closest_marker("deep")]
 
 
 def pytest_asyncio_loop_factories(

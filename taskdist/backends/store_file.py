@@ -164,6 +164,11 @@ def _make(path: Path) -> None:
         if error.errno == errno.EIO:
             raise StoreFailed(f"the store {path} cannot be read: {error.strerror}") from None
         # The rest SQLite says in its words.
+        return
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size and not path.stat().st_size:
+        # SQLite would remove the log, and with it what is left.
+        raise StoreFailed(f"the store {path} is damaged: it is empty, and its log {log} is not")
 
 
 def _knows_its_clocks(connection: apsw.Connection) -> bool:

@@ -3,11 +3,16 @@
 All of them are started at once, beside one that runs, and then looked at one by one.
 """
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import apsw
 import pytest
 
+from taskdist.backends.schema import SCHEMA_VERSION
+from taskdist.backends.store_file import PAGE_BYTES
 from tests.support.processes import Processes
 
 
@@ -28,6 +33,10 @@ REFUSED = {
     "bad TOML": Refused("--config {text}", "not a TOML file"),
     "beyond loopback": Refused("--listen 0.0.0.0:0", "--insecure"),
     "damaged store": Refused("--store sqlite:{damaged}", "{damaged}", code=74),
+    "store cut short": Refused("--store sqlite:{cut}", "{cut}", code=74),
+    "store cut to nothing": Refused("--store sqlite:{empty}", "its log", code=74),
+    "newer store": Refused("--store sqlite:{newer}", "made by a newer taskdist"),
+    "directory": Refused("--store sqlite:{directory}", "cannot be opened"),
 }
 
 
@@ -41,7 +50,20 @@ def places(refusing: Processes) -> dict[str, str]:
     taken_store = directory / "tasks.db"
     # A copy with a header that is ours, and nothing sound after it.
     damaged.write_bytes(taken_store.read_bytes()[:100] + b"\xff" * 100_000)
+    cut, empty, newer = directory / "cut.db", directory / "empty.db", directory / "newer.db"
+    for copy in (cut, empty, newer):
+        Path(f"{copy}-wal").write_bytes(Path(f"{taken_store}-wal").read_bytes())
+        copy.write_bytes(taken_store.read_bytes())
+    for copy in (cut, newer):
+        connection = apsw.Connection(str(copy))
+        connection.pragma("user_version", SCHEMA_VERSION + (copy == newer))
+        connection.close()  # It copies the log.
+    os.truncate(cut, 2 * PAGE_BYTES + 100)
+    os.truncate(empty, 0)
     return {
+        "cut": str(cut),
+        "empty": str(empty),
+        "newer": str(newer),
         "taken_store": str(taken_store),
         "taken_address": taken.address,
         "directory": str(directory),
