@@ -3,16 +3,19 @@
 import asyncio
 import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
 from scripts.chaosing import finals
+from scripts.chaosing.checking_leases import PROBE_EVERY_S
 from scripts.chaosing.faults import DISTRIBUTOR, Fault, phases, schedule
 from scripts.chaosing.history import Recorder
 from scripts.chaosing.proxy import Link
 from scripts.chaosing.stage import HeldPort, Role, misbehave, serve_command
 from taskdist.client import Client
+from taskdist.core.errors import Unavailable
 
 TICK_S = 0.2
 
@@ -67,10 +70,11 @@ class Campaign:
         """The whole of it; the processor time of all players, seconds."""
         try:
             await self._begin()
-            ticking = asyncio.ensure_future(self._tick())
+            beside = [asyncio.ensure_future(one) for one in (self._tick(), self._probe())]
             await self._let_faults_happen()
             await self._drain()
-            ticking.cancel()
+            for task in beside:
+                task.cancel()
             return sum(role.cpu_s for role in self._roles.values())
         finally:
             for task in self._harm:
@@ -114,6 +118,16 @@ class Campaign:
                 if not (role.busy.locked() or role.is_running or role.is_dismissed):
                     role.note_death()
             await asyncio.sleep(TICK_S)
+
+    async def _probe(self) -> None:
+        """Asks something that takes the writer, past every link, to know that it serves."""
+        async with Client(f"127.0.0.1:{self._port.number}") as client:
+            while True:
+                invoked_at = time.monotonic()
+                with suppress(Unavailable):  # It is dead; that is no answer.
+                    await client.heartbeat(agent_id="prober", lease_ids=["none"])
+                    self._record.write("probe", invoked_at=invoked_at)
+                await asyncio.sleep(PROBE_EVERY_S)
 
     # --- faults ---
 

@@ -8,9 +8,10 @@ come as late as its connection closed. What cannot be shown is not judged.
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from scripts.chaosing.evidence import Attempt, Beat, Evidence, Final, Process
-from scripts.chaosing.served import Served, looks_of
+from scripts.chaosing.served import Served, served_by
 from scripts.chaosing.violation import Violation
 from taskdist.limits import SECOND_US
 from taskdist.settings import DistributorSettings
@@ -21,10 +22,20 @@ LATE_MAX_S = 1.0
 CLOCK_S = 0.005
 """How far two clocks of one machine may be apart, by the ticks that compare them."""
 
+PAUSE_S = DistributorSettings().pause_us / SECOND_US
+"""What the distributor's clock counts of a pause, at most."""
+
+SIGNAL_S = 0.1
+"""How long a signal may take until it is obeyed."""
+
+PROBE_EVERY_S = 0.25
+"""How often the campaign asks something that takes the distributor's writer."""
+
+SILENT_MAX_S = 10.0
+"""How long such a call may be without an answer: far more than a busy machine makes of it."""
+
 TIGHT_S = 0.3
 """Of a renewal known to this, the second is judged sharply."""
-
-SETTINGS = DistributorSettings()
 
 
 @dataclass
@@ -37,10 +48,14 @@ class Renewals:
 
 @dataclass
 class Judged:
-    """How many lost leases there were, and of how many the end was known within TIGHT_S."""
+    """How much could be judged."""
 
     lost: int = 0
+    """Leases that were lost."""
     sharply: int = 0
+    """Of these, those whose last renewal is known to TIGHT_S."""
+    silent_s: float = 0.0
+    """The longest time without an answer in which the distributor was neither dead nor stopped."""
 
 
 def check_leases(evidence: Evidence, lease_s: float, judged: Judged) -> Iterator[Violation]:
@@ -50,10 +65,9 @@ def check_leases(evidence: Evidence, lease_s: float, judged: Judged) -> Iterator
         lease_s: the term of a task that names none.
         judged: counted into.
     """
-    terms = [final.told["lease_s"] or lease_s for final in evidence.finals.values()]
-    pause_s = min(SETTINGS.pause_us / SECOND_US, min(terms, default=lease_s) / 3)
-    served = Served(looks_of(evidence), pause_s)
+    served = served_by(evidence, lease_s)
     renewing = _Renewing(evidence)
+    yield from _check_silence(evidence, judged)
     for final in evidence.finals.values():
         term_s = final.told["lease_s"] or lease_s
         for attempt in final.attempts:
@@ -63,6 +77,22 @@ def check_leases(evidence: Evidence, lease_s: float, judged: Judged) -> Iterator
                 judged.lost += 1
                 judged.sharply += renewals.at_the_latest - renewals.surely_after < TIGHT_S
                 yield from _check_end(evidence, served, final, attempt, renewals, term_s)
+
+
+def _check_silence(evidence: Evidence, judged: Judged) -> Iterator[Violation]:
+    """A pause that the distributor's clock excuses has to be in the log of faults."""
+    away = evidence.away()
+    probes = sorted(evidence.probes, key=lambda probe: probe.ended_at)
+    for earlier, later in pairwise(probes):
+        # From when a probe had been asked that could have been answered.
+        since = max(earlier.ended_at, min(later.invoked_at, earlier.ended_at + PROBE_EVERY_S))
+        silent_s = later.ended_at - since
+        silent_s -= sum(
+            max(0.0, min(until, later.ended_at) - max(start, since)) for start, until in away
+        )
+        judged.silent_s = max(judged.silent_s, silent_s)
+        if silent_s > SILENT_MAX_S:
+            yield Violation("distributor was silent", f"{silent_s:.1f} s until {later.ended_at}")
 
 
 def _check_end(
@@ -75,6 +105,7 @@ def _check_end(
 ) -> Iterator[Violation]:
     started, ended = evidence.moment(attempt.started_at), evidence.moment(attempt.ended_at)
     earliest = renewals.surely_after + term_s
+    earliest += _stopped_s(evidence, renewals.surely_after, ended)
     if final.told["run_timeout_s"]:
         earliest = min(earliest, started + final.told["run_timeout_s"] + term_s)
     if ended < earliest - CLOCK_S:
@@ -85,6 +116,12 @@ def _check_end(
     if late_s > LATE_MAX_S:
         text = f"{attempt.lease_id}: the distributor served {late_s:.3f} s more"
         yield Violation("lease kept too long", text)
+
+
+def _stopped_s(evidence: Evidence, since: float, until: float) -> float:
+    """By how much a lease is longer because the distributor was stopped meanwhile, at least."""
+    spans = ((max(start, since), min(end, until)) for start, end in evidence.surely_stopped)
+    return sum(max(0.0, end - start - PAUSE_S - SIGNAL_S) for start, end in spans)
 
 
 def _check_run_timeout(

@@ -15,7 +15,7 @@ from sortedcontainers import SortedList
 
 from scripts.chaosing.checking_tasks import owners_of
 from scripts.chaosing.evidence import FOREVER, Attempt, Call, Evidence, Final, Process, Submit
-from scripts.chaosing.served import Served, looks_of
+from scripts.chaosing.served import served_by
 from scripts.chaosing.violation import Violation
 from scripts.chaosing.wishes import TIERS
 
@@ -165,7 +165,7 @@ class _Unseen:
     """How many leases there may be at a moment that no agent heard of, and that went back."""
 
     def __init__(self, evidence: Evidence, lease_s: float) -> None:
-        self._served = Served(looks_of(evidence), 1.0)
+        self._served = served_by(evidence, lease_s)
         self._evidence = evidence
         self._started = {
             attempt.lease_id: attempt.started_at

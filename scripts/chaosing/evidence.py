@@ -145,9 +145,13 @@ class Evidence:
         self.processes: dict[str, Process] = {}
         self.lives: list[Life] = []
         self.stops: list[tuple[float, float]] = []
-        """When the distributor was stopped, and continued."""
+        """When the distributor was stopped, and continued: no longer than this."""
+        self.surely_stopped: list[tuple[float, float]] = []
+        """… and no shorter."""
         self.connections: defaultdict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
         """When each opened and closed, by the role of its player."""
+        self.probes: list[Call] = []
+        """Answered calls of the campaign itself, past every link."""
         self.finals: dict[str, Final] = {}
         self.noise: list[Line] = []
         """What ended or was logged that should not be."""
@@ -176,6 +180,11 @@ class Evidence:
         offsets = [wall - at for at, wall in self._ticks]
         return max((a - b for a, b in pairwise(offsets)), default=0.0)
 
+    def away(self) -> list[tuple[float, float]]:
+        """When the distributor was dead or stopped, by the log of faults."""
+        dead = [(one.ended_at, next_one.serving_at) for one, next_one in pairwise(self.lives)]
+        return sorted([*self.stops, *dead])
+
     # --- lines ---
 
     def _take_in(self, line: Line) -> None:
@@ -191,6 +200,9 @@ class Evidence:
             self.began_at = line["at"]
         elif line["what"] == "ended":
             self.ended_at = line["at"]
+
+    def _take_probe(self, line: Line) -> None:
+        self.probes.append(Call(line["invoked_at"], line["at"], well=True))
 
     def _take_noise(self, line: Line) -> None:
         self.noise.append(line)
@@ -280,8 +292,12 @@ class Evidence:
             self.lives[-1].serving_at = line["at"]
         elif what == "ended":
             self.lives[-1].ended_at = line["at"]
-        elif what == "stopped":
+        elif what == "stopping":
             self.stops.append((line["at"], FOREVER))
+        elif what == "stopped":
+            self.surely_stopped.append((line["at"], FOREVER))
+        elif what == "continuing":
+            self.surely_stopped[-1] = (self.surely_stopped[-1][0], line["at"])
         elif what == "continued":
             self.stops[-1] = (self.stops[-1][0], line["at"])
 

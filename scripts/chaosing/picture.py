@@ -36,8 +36,9 @@ def draw(path: Path, lines: Sequence[Line], verdict: Verdict) -> None:
     for line in lines:
         if line["event"] == "phase" and not line["mix"]:
             parts.append(box(line["from_s"], line["to_s"], 'fill="#dff0df"'))
-    for since, until in away(verdict):
-        parts.append(box(since, until, 'fill="#d33" fill-opacity="0.55"'))
+    for since, until in evidence.away():
+        span = (since - evidence.began_at, until - evidence.began_at)
+        parts.append(box(*span, 'fill="#d33" fill-opacity="0.55"'))
     for rate in range(0, int(top) + 1, LINE_EVERY):
         parts.append(f'<path d="M{LEFT} {y(rate):.1f}H{WIDTH - RIGHT}" stroke="#ccc"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(rate) + 4:.1f}" text-anchor="end">{rate}</text>')
@@ -62,13 +63,3 @@ def draw(path: Path, lines: Sequence[Line], verdict: Verdict) -> None:
         'font-family="sans-serif" font-size="12">'
     )
     path.write_text("\n".join([head, *parts, "</svg>"]) + "\n")
-
-
-def away(verdict: Verdict) -> list[tuple[float, float]]:
-    """When the distributor was dead or stopped, in seconds from the start."""
-    evidence = verdict.evidence
-    spans = list(evidence.stops)
-    for earlier, later in zip(evidence.lives, evidence.lives[1:], strict=False):
-        spans.append((earlier.ended_at, later.serving_at))
-    began = evidence.began_at
-    return [(since - began, until - began) for since, until in sorted(spans)]

@@ -81,6 +81,7 @@ def _judged(verdict: Verdict) -> list[tuple[str, str]]:
     return [
         ("order", order),
         ("expiry", f"{judged.lost:,} lost leases, of {judged.sharply:,} the end known to 0.3 s"),
+        ("longest silence", f"{judged.silent_s:.1f} s, but for kills and stops"),
     ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from scripts.chaosing.evidence import Evidence
+from taskdist.settings import SECOND_US, DistributorSettings
 
 
 class Served:
@@ -38,6 +39,18 @@ class Served:
             return float("inf")
         last = bisect_right(self._sums, self._sums[first] + seconds, lo=first)
         return self.looks[last] if last < len(self.looks) else float("inf")
+
+
+def served_by(evidence: Evidence, lease_s: float) -> Served:
+    """The served clock of a campaign.
+
+    Args:
+        lease_s: the term of a task that names none.
+    """
+    terms = [final.told["lease_s"] for final in evidence.finals.values()]
+    shortest_s = min([lease_s, *(term_s for term_s in terms if term_s)])
+    pause_s = DistributorSettings().pause_us / SECOND_US
+    return Served(looks_of(evidence), min(pause_s, shortest_s / 3))
 
 
 def looks_of(evidence: Evidence) -> list[float]:

@@ -79,9 +79,11 @@ class Role:
         """Lets a fault happen to it, and puts it right."""
         if fault.name == "stop":
             assert self._player is not None
-            self._tell("stopped")
+            self._tell("stopping")
             self._player.process.send_signal(signal.SIGSTOP)
+            self._tell("stopped")
             await asyncio.sleep(fault.for_s)
+            self._tell("continuing")
             self._player.process.send_signal(signal.SIGCONT)
             self._tell("continued")
             return

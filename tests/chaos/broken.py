@@ -224,6 +224,12 @@ def cut_short(story: Story) -> None:
     final(story, "lost")["attempts"][0][ENDED] -= 0.3
 
 
+def age_while_stopped(story: Story) -> None:
+    for at, what in ((15.5, "stopping"), (15.5, "stopped"), (17.5, "continuing")):
+        story.distributor(at, what)
+    story.distributor(17.5, "continued")
+
+
 def keep_long(story: Story) -> None:
     final(story, "lost")["attempts"][0][ENDED] += 1.2
     for place in (STARTED, ENDED):
@@ -244,6 +250,12 @@ def hang_for_ever(story: Story) -> None:
     attempt[ENDED] = 26.0 + WALL_S
     for beat in range(3):
         story.heartbeat("streaming.1", lease("hung"), 23.5 + beat)
+
+
+def fall_silent(story: Story) -> None:
+    for line in lines(story, "probe"):
+        if line["at"] > 25.0:
+            line["at"] += 11.0
 
 
 # --- P2 ---
@@ -339,8 +351,10 @@ BROKEN: list[tuple[Break, str]] = [
     (renumber, "attempt renumbered"),
     (cut_short, "lease cut short"),
     (forget_restart, "lease cut short"),
+    (age_while_stopped, "lease cut short"),
     (keep_long, "lease kept too long"),
     (hang_for_ever, "run past its time"),
+    (fall_silent, "distributor was silent"),
     (pass_over_paid, "order not kept"),
     (pass_over_older, "order not kept"),
     (pass_over_shorter, "order not kept"),

@@ -30,6 +30,7 @@ class Story:
         for number in range(int(LENGTH_S * 5)):
             at = number / 5
             self.add(at, "campaign", "tick", monotonic=at, wall=at + WALL_S)
+            self.add(at + DELAY_S, "campaign", "probe", invoked_at=at)
         self.distributor(0.0, "spawned")
         self.distributor(0.1, "serving")
 

@@ -3,7 +3,17 @@
 import pytest
 
 from scripts.chaosing.checker import check
-from tests.chaos.broken import BROKEN, ENDED, Break, final, keep_long, lease, lines, pass_over_older
+from tests.chaos.broken import (
+    BROKEN,
+    ENDED,
+    Break,
+    fall_silent,
+    final,
+    keep_long,
+    lease,
+    lines,
+    pass_over_older,
+)
 from tests.chaos.story import LEASE_S, Story, good
 
 
@@ -92,6 +102,15 @@ def test_a_lease_does_not_age_while_the_distributor_does_nothing() -> None:
         and f"id of {line.get('ref')}" not in quiet
         and not str(line.get("lease_id")).endswith(tuple(quiet))
     ]
+    assert kinds(story) == set()
+
+
+def test_a_stopped_distributor_may_be_silent() -> None:
+    """P4: when it was stopped is in the log of faults."""
+    story = good()
+    fall_silent(story)
+    story.distributor(25.2, "stopping")
+    story.distributor(36.1, "continued")
     assert kinds(story) == set()
 
 
