@@ -166,6 +166,8 @@ class Campaign:
         self._record.write("campaign", what="ended")
         for name in SUBMITTERS:
             await self._dismiss(name)
+        if not self._roles[DISTRIBUTOR].is_running:
+            await self._roles[DISTRIBUTOR].start()  # It ended by itself; what it kept is judged.
         address = f"127.0.0.1:{self._port.number}"
         async with Client(address) as client:
             drained = await finals.wait_for_none_live(client, DRAIN_S)

@@ -40,7 +40,7 @@ LINK_FAULTS: dict[str, tuple[float, float]] = {
 DISTRIBUTOR = "distributor"
 
 DISTRIBUTOR_STOP_MAX_S = 2.5
-DISTRIBUTOR_OF_10 = 2
+DISTRIBUTOR_OF_10 = 3
 """How many of ten faults of processes are the distributor's: each befalls everybody."""
 
 BYTES = (1, 2, 9, 10, 40, 150, 600, 4_000, 60_000)

@@ -43,7 +43,7 @@ def left_running(folder: Path) -> list[str]:
 
 def test_a_minute_of_kills_stops_and_cuts_breaks_no_promise(tmp_path: Path) -> None:
     """P1 to P5: by the histories of all players; and nothing is left behind."""
-    run = campaign(tmp_path, "--seed", "4", "--minutes", "1")
+    run = campaign(tmp_path, "--seed", "9", "--minutes", "1")
     assert run.returncode == 0, run.stdout + run.stderr
     assert re.search(r"^violations +0$", run.stdout, re.MULTILINE)
     for name in ("faults", "runs", "  kill", "  stop", "  cut"):
