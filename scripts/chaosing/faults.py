@@ -39,7 +39,9 @@ LINK_FAULTS: dict[str, tuple[float, float]] = {
 
 DISTRIBUTOR = "distributor"
 
-DISTRIBUTOR_STOP_MAX_S = 2.5
+DISTRIBUTOR_STOP_MAX_S = 4.5
+"""Longer than a lease: none may end by it."""
+
 DISTRIBUTOR_OF_10 = 3
 """How many of ten faults of processes are the distributor's: each befalls everybody."""
 

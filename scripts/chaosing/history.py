@@ -1,7 +1,8 @@
 """Histories: what each process of a campaign saw and did, as lines of JSON that outlive its death.
 
-Each line is one write to the kernel, so a SIGKILL tears none and loses none that was written. Times
-are of the machine's monotonic clock, the same one for all processes.
+Each line is one write to the kernel, so that a SIGKILL loses none that was written; it may tear the
+one that is being written, which is then the last, has no end, and was never said. Times are of the
+machine's monotonic clock, the same one for all processes.
 """
 
 import json
@@ -39,10 +40,11 @@ class Recorder:
 
 
 def read(path: Path) -> Iterator[Line]:
-    """The lines of one history."""
+    """The lines of one history, but for a last one that was torn."""
     with path.open() as file:
         for text in file:
-            yield json.loads(text)
+            if text.endswith("\n"):
+                yield json.loads(text)
 
 
 def read_all(folder: Path) -> list[Line]:
