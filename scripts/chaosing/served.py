@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from scripts.chaosing.evidence import Evidence
-from taskdist.settings import SECOND_US, DistributorSettings
+from taskdist.limits import SECOND_US
+from taskdist.settings import DistributorSettings
 
 
 class Served:

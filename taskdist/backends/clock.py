@@ -6,8 +6,17 @@ process did not run, and goes on after a restart from where it was saved: leases
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from taskdist.settings import DistributorSettings
+
+
+class Clocks(NamedTuple):
+    """What the journal keeps besides tasks."""
+
+    served_us: int
+    newest_enqueued_us: int
+    last_sequence: int
 
 
 class Clock:

@@ -7,15 +7,17 @@ is read, so a bad one never blocks a start.
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import apsw
 
 from taskdist.backends import entry_rows, statements
+from taskdist.backends.clock import Clocks
 from taskdist.backends.log import Log
 from taskdist.backends.reserve import Reserve
 from taskdist.backends.rows import (
     ATTEMPT_COLUMNS,
+    NUMBER_MAX,
     SELECT_TASK,
     SELECTED_LEASE,
     TASK_COLUMNS,
@@ -35,6 +37,7 @@ from taskdist.backends.rows import (
     updated_row,
     updated_times_row,
 )
+from taskdist.backends.selecting import each, readable
 from taskdist.backends.store_file import (
     close_without_writing,
     is_for_want_of_room,
@@ -48,14 +51,6 @@ from taskdist.core.entries import Kept
 from taskdist.core.errors import StoreHasNoRoom
 from taskdist.core.task import Attempt, Task, TaskState
 from taskdist.limits import ATTEMPTS_KEPT_MAX
-
-
-class Clocks(NamedTuple):
-    """What the journal keeps besides tasks."""
-
-    served_us: int
-    newest_enqueued_us: int
-    last_sequence: int
 
 
 class _Savepoint(Enum):
@@ -129,9 +124,11 @@ class Journal:
     # --- reading, by the writer ---
 
     def clocks(self) -> Clocks:
-        """What `commit` saved last."""
-        columns = "served_us, newest_enqueued_us, last_sequence"
-        return Clocks(*self.connection.execute(f"SELECT {columns} FROM store").get)
+        """What `commit` saved last; no number is given twice, also where that is damaged."""
+        newest = "SELECT ifnull(max(sequence), 0) FROM task WHERE sequence <= ?"
+        columns = f"served_us, newest_enqueued_us, max(last_sequence, ({newest}))"
+        row = self.connection.execute(f"SELECT {columns} FROM store", (NUMBER_MAX,)).get
+        return Clocks(*row)
 
     def task_by_id(self, task_id: str) -> Task | None:
         """The task of this id; its lease, if it has one, is with those that know the live ones."""
@@ -139,7 +136,7 @@ class Journal:
         if task_id in self._unwritten_tasks:
             return self._unwritten_tasks[task_id]
         query = SELECT_TASK + "FROM task WHERE id = ?"
-        for row in self.connection.execute(query, (id_blob(task_id),)):
+        for row in readable(self.connection, query, (id_blob(task_id),)):
             return decode_task(row)
         return None
 
@@ -148,7 +145,7 @@ class Journal:
         if (queue, key) in self._unwritten_keys:
             return self._unwritten_keys[queue, key]
         query = SELECT_TASK + "FROM task WHERE queue = ? AND idempotency_key = ?"
-        for row in self.connection.execute(query, (queue, key)):
+        for row in readable(self.connection, query, (queue, key)):
             task = decode_task(row)
             # One that is gone in this same transaction has given its key back.
             return self._unwritten_tasks.get(task.id, task)
@@ -161,9 +158,10 @@ class Journal:
         wanted = ((number,) for number in sequences)
         rows = self.connection.executemany(statements.SELECT_WANTED, wanted)
         try:
-            for sequence, (*row, data, sum_) in zip(sequences, rows, strict=False):
+            for sequence, read in zip(sequences, each(rows), strict=False):
+                *row, data, sum_ = read or (sequence, *[None] * (len(TASK_COLUMNS) + 1))
                 if row[0] is None:
-                    yield BadRow(f"task row {sequence}: it is missing")
+                    yield BadRow(f"task row {sequence}: it, or its data, is missing or damaged")
                     continue
                 try:
                     found = decode_task(tuple(row)), checked(sequence, data, sum_, "data")
@@ -182,7 +180,7 @@ class Journal:
             query, wanted = query + "AND lease_id = ?", lease_id
         else:
             query, wanted = query + "AND agent_id = ? ORDER BY attempt DESC LIMIT 1", agent_id
-        for row in self.connection.execute(query, (sequence, wanted)):
+        for row in readable(self.connection, query, (sequence, wanted)):
             return decode_attempt(row)
         return None
 
@@ -206,12 +204,12 @@ class Journal:
         """The leased tasks, each under its lease with a full term from now."""
         query = SELECT_TASK + f", {SELECTED_LEASE} FROM lease JOIN task USING (sequence)"
         split = len(TASK_COLUMNS)
-        for row in self.connection.execute(query):
+        for row in readable(self.connection, query):
             try:
                 lease = decode_lease(row[split:], 0).extended(served_us)
                 task = decode_task(row[:split], lease)
-            except (BadRow, TypeError) as error:
-                yield BadRow(str(error))
+            except BadRow as reason:
+                yield reason
             else:
                 leased = task.state is TaskState.LEASED
                 yield task if leased else BadRow(f"task row {row[0]!r}: leased, yet {task.state}")
@@ -224,17 +222,23 @@ class Journal:
             " enqueued_at_us, sequence FROM task WHERE sequence > ? AND sequence <= ?"
             " AND state IN ('ready', 'scheduled')"
         )
-        return self.connection.execute(query, (after, until)).fetchall()
+        try:
+            return self.connection.execute(query, (after, until)).fetchall()
+        except UnicodeDecodeError:
+            numbered = query.replace("SELECT", "SELECT sequence,", 1)
+            rows = readable(self.connection, numbered, (after, until))
+            return [(*row[:-1], sequence) for sequence, *row in rows]
+
+    def next_sequence(self, after: int) -> int | None:
+        """That of the first row after it."""
+        query = "SELECT min(sequence) FROM task WHERE sequence > ?"
+        return cast("int | None", self.connection.execute(query, (after,)).get)
 
     def tasks_where(self, which: str, more: str = "") -> Iterator[tuple[Any, ...]]:
         """The rows of a condition in its order, with `more` columns after TASK_COLUMNS, read as
         they are wanted."""
         self.flush()
-        rows = self.connection.execute(f"{SELECT_TASK}{more}FROM task WHERE {which}")
-        try:
-            yield from rows
-        finally:
-            rows.close(True)  # Whoever has enough of them leaves the rest unread.
+        yield from readable(self.connection, f"{SELECT_TASK}{more}FROM task WHERE {which}")
 
     def count_finished(self, state: TaskState) -> int:
         """How many tasks have come to this end."""

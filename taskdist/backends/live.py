@@ -18,7 +18,7 @@ from taskdist.core.leases import LeaseTable
 from taskdist.core.order import Lane, Ranked, sequence_of, strict_key
 from taskdist.core.queue import TaskQueue
 from taskdist.core.task import Task, TaskState
-from taskdist.limits import MESSAGE_BYTES_MAX
+from taskdist.limits import DATA_BYTES_MAX, MESSAGE_BYTES_MAX
 from taskdist.settings import DistributorSettings
 
 log = structlog.get_logger()
@@ -72,22 +72,30 @@ class Live:
 
     def load_some(self) -> None:
         """Brings the next waiting tasks into the queue."""
-        until = min(self._loaded_to + LOAD_ROWS, self._load_to)
+        # From row to row: a damaged number may be far behind the one before.
+        first = self._journal.next_sequence(self._loaded_to) or self._load_to
+        until = min(first - 1 + LOAD_ROWS, self._load_to)
         lanes: dict[Lane, list[bytes]] = {}
         for row in self._journal.waiting(self._loaded_to, until):
             queue, kind, state, data_bytes, *ranked = row
+            try:
+                # The scheduled ones as well: whether there is a key, is whether it is good.
+                key = strict_key(Ranked(*ranked), self._settings.tiers)
+                if not (
+                    type(queue) is type(kind) is type(ranked[1]) is str
+                    and 0 <= data_bytes <= DATA_BYTES_MAX
+                ):
+                    raise TypeError("a value that its column cannot have")
+            except (struct.error, TypeError) as reason:
+                log.error("row set aside", sequence=ranked[-1], reason=str(reason))
+                self._aside.add(ranked[-1])
+                continue
+            self._waiting_bytes += data_bytes
             if state != TaskState.READY:
                 self._scheduled += 1
-                self._waiting_bytes += data_bytes
                 continue
-            try:
-                key = strict_key(Ranked(*ranked), self._settings.tiers)
-            except struct.error as reason:
-                log.error("row set aside", sequence=ranked[-1], reason=str(reason))
-            else:
-                lanes.setdefault((queue, kind), []).append(key)
-                self._waiting_bytes += data_bytes
-                self._tiers.add(ranked[1])
+            lanes.setdefault((queue, kind), []).append(key)
+            self._tiers.add(ranked[1])
         for lane, keys in lanes.items():
             self.queue.add_many(lane, keys)
         self._loaded_to = until
@@ -100,6 +108,8 @@ class Live:
         for task in self._journal.leased(served_us):
             if isinstance(task, BadRow):
                 log.error("row set aside", reason=str(task))
+            elif task.lease and self.leases.of_lease(task.lease.lease_id):
+                log.error("row set aside", sequence=task.sequence, reason="another has its lease")
             else:
                 self.leases.put(task)
 

@@ -10,6 +10,7 @@ import apsw
 import structlog
 
 from taskdist.backends import entry_rows, rows
+from taskdist.backends.selecting import readable
 from taskdist.core.errors import TaskNotFound
 from taskdist.core.queries import (
     Followed,
@@ -54,13 +55,14 @@ def _get(task_id: str, connection: apsw.Connection) -> TaskHistory:
         rows.SELECT_TASK + f", {rows.SELECTED_LEASE} FROM task LEFT JOIN lease USING (sequence)"
         " WHERE id = ?"
     )
-    row = connection.execute(select, (rows.id_blob(task_id),)).fetchone()
+    row = next(readable(connection, select, (rows.id_blob(task_id),)), None)
     if row is None:
         raise TaskNotFound(f"no task has the id {task_id}")
     split = len(rows.TASK_COLUMNS)
     lease = None if row[split] is None else rows.decode_lease(row[split:], 0)
     task = rows.decode_task(row[:split], lease)
-    attempts = connection.execute(
+    attempts = readable(
+        connection,
         f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempt"
         " WHERE sequence = ? ORDER BY attempt",
         (task.sequence,),
@@ -92,7 +94,7 @@ def _list(query: ListTasks, connection: apsw.Connection) -> TaskPage:
     select = (
         f"{rows.SELECT_TASK} FROM ({scanned}) AS task {conditions} ORDER BY sequence DESC LIMIT ?"
     )
-    page = connection.execute(select, (before, *values, query.page_size)).fetchall()
+    page = list(readable(connection, select, (before, *values, query.page_size)))
     if len(page) == query.page_size:
         end = page[-1][0]
     else:
@@ -111,7 +113,8 @@ def _select(query: SelectFinished, connection: apsw.Connection) -> Selected:
     if place >= len(query.states):
         return Selected((), 0, None)
     scanned = (
-        "SELECT * FROM task WHERE finished_at_us IS NOT NULL AND state = ?"
+        "SELECT finished_at_us, sequence, CAST(id AS BLOB) AS id, user_tier, kind, queue FROM task"
+        " WHERE finished_at_us IS NOT NULL AND state = ?"
         " AND (finished_at_us, sequence) > (?, ?) AND finished_at_us <= ?"
         f" ORDER BY finished_at_us, sequence LIMIT {PAGE_ROWS_SCANNED_MAX}"
     )

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from taskdist.core.errors import Damaged
 from taskdist.core.task import Attempt, Backoff, Lease, Outcome, Task, TaskState, task_like
+from taskdist.limits import DATA_BYTES_MAX
 
 _SHARED_COLUMNS = (  # in the order of `task_like`
     "user_tier",
@@ -45,6 +46,7 @@ USUAL_COLUMNS = ("sequence", "id", *_SHARED_COLUMNS, *_OWN_COLUMNS)
 TASK_COLUMNS = (*USUAL_COLUMNS, *_RARE_COLUMNS)
 _SHARED = slice(2, 2 + len(_SHARED_COLUMNS))
 _OWN = slice(_SHARED.stop, len(USUAL_COLUMNS))
+_COUNTS = slice(_SHARED.stop - 4, _SHARED.stop)
 _RARE = slice(len(USUAL_COLUMNS), len(TASK_COLUMNS))
 _PLAIN = (Backoff.NONE, 0, 0, 0, *[None] * 6)
 """The _RARE_COLUMNS of most tasks."""
@@ -88,6 +90,9 @@ ATTEMPT_COLUMNS = (
 NUMBER_MAX = 253_402_300_799_999_999
 """The end of the year 9999, microseconds: a later time cannot be told of."""
 
+COUNT_MAX = 2**31 - 1
+"""Of failures, lost leases, hand-backs and attempts: more than a task can have in its life."""
+
 ID_BYTES = 16
 """Of a UUID."""
 
@@ -122,7 +127,8 @@ def read_result(connection: apsw.Connection, sequence: int) -> bytes:
     Raises:
         BadRow: it is not what was written.
     """
-    query = "SELECT result, checksum FROM result WHERE sequence = ?"
+    blob = "CASE typeof(result) WHEN 'blob' THEN result END"  # A text that is none would raise.
+    query = f"SELECT {blob}, checksum FROM result WHERE sequence = ?"
     result, sum_ = connection.execute(query, (sequence,)).fetchone() or (None, None)
     return checked(sequence, result, sum_, "result")
 
@@ -159,9 +165,16 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
             and 0 <= submitted_at_us <= NUMBER_MAX
             and 0 <= enqueued_at_us <= NUMBER_MAX
             and 0 <= (finished_at_us or 0) <= NUMBER_MAX
-            and data_bytes >= 0
+            and 0 <= data_bytes <= DATA_BYTES_MAX
+            and max(row[_COUNTS]) <= COUNT_MAX
         ):
             raise ValueError("a number beyond all times")
+        if not (
+            type(submitted_at_us) is type(enqueued_at_us) is type(data_bytes) is int
+            and (finished_at_us is None or type(finished_at_us) is int)
+            and (content_hash is None or type(content_hash) is bytes)
+        ):
+            raise TypeError("a value of a type that its column does not have")
         more = {} if rare == _PLAIN else _decode_rare(rare)
         return task_like(*row[_SHARED], *more.pop("shared", ())).evolve(
             sequence=sequence,
@@ -186,11 +199,24 @@ def _decode_rare(rare: tuple[Any, ...]) -> dict[str, Any]:
     own = dict(zip(_RARE_COLUMNS[split:], rare[split:], strict=True))
     if not all(0 <= (own[column] or 0) <= NUMBER_MAX for column in _TIME_COLUMNS):
         raise ValueError("a number beyond all times")
+    if not all(own[column] is None or type(own[column]) is int for column in _TIME_COLUMNS):
+        raise TypeError("a time that is no number")
+    if not isinstance(own["idempotency_key"], str | None):
+        raise TypeError("an idempotency_key that is no text")
     return {"shared": rare[:split], **own}
 
 
 def decode_lease(row: tuple[Any, ...], expires_us: int) -> Lease:
-    """A lease from the columns LEASE_COLUMNS."""
+    """A lease from the columns LEASE_COLUMNS.
+
+    Raises:
+        BadRow: they are not those of a lease.
+    """
+    names, numbers = row[:3], row[3:]
+    if not all(type(name) is str for name in names):
+        raise BadRow(f"lease row {names!r}: a name that is no text")
+    if not all(type(number) is int and 0 <= number <= NUMBER_MAX for number in numbers):
+        raise BadRow(f"lease row {names!r}: a number beyond all times")
     return Lease(*(*row, expires_us))
 
 
@@ -202,6 +228,14 @@ def decode_attempt(row: tuple[Any, ...]) -> Attempt:
     """
     try:
         *head, outcome, led_to, error = row
+        number, *names, started_at_us, ended_at_us = head
+        if not all(type(text) is str for text in (*names, error)):
+            raise ValueError("a name or an error that is no text")
+        if not all(
+            type(whole) is int and 0 <= whole <= NUMBER_MAX
+            for whole in (number, started_at_us, ended_at_us)
+        ):
+            raise ValueError("a number beyond all times")
         return Attempt(*(*head, Outcome(outcome), TaskState(led_to), error))
     except ValueError as reason:
         raise BadRow(f"attempt row {row[:2]!r}: {reason}") from None

@@ -15,12 +15,12 @@ INSERT_PLAIN_TASK = insert("task", USUAL_COLUMNS)
 INSERT_TASK = insert("task", TASK_COLUMNS)
 UPDATE_TASK = update("task", UPDATED_COLUMNS, key="sequence")
 UPDATE_TIMES = update("task", UPDATED_TIMES, key="sequence")
-INSERT_DATA = insert("data", ("sequence", "data", "checksum"))
-INSERT_RESULT = insert("result", ("sequence", "result", "checksum"))
-# Or replace: one that was set aside must not be in the way of this one.
+# Or replace: a damaged one must not be in the way of this one.
+INSERT_DATA = insert("data", ("sequence", "data", "checksum"), "INSERT OR REPLACE")
+INSERT_RESULT = insert("result", ("sequence", "result", "checksum"), "INSERT OR REPLACE")
 INSERT_LEASE = insert("lease", ("sequence", *LEASE_COLUMNS), "INSERT OR REPLACE")
 DELETE_LEASE = delete("lease", "sequence")
-INSERT_ATTEMPT = insert("attempt", ("sequence", *ATTEMPT_COLUMNS))
+INSERT_ATTEMPT = insert("attempt", ("sequence", *ATTEMPT_COLUMNS), "INSERT OR REPLACE")
 FORGOTTEN = tuple(delete(table, "sequence") for table in ("task", "data", "result", "attempt"))
 DELETE_ATTEMPT = Statement(
     "DELETE FROM attempt WHERE (sequence, attempt) IN (VALUES ", "(?, ?)", ")"

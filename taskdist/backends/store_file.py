@@ -15,6 +15,7 @@ import apsw
 import structlog
 
 from taskdist.backends import schema
+from taskdist.backends.rows import NUMBER_MAX
 from taskdist.backends.schema import SCHEMA_VERSION
 from taskdist.core.errors import StoreFailed, StoreHasNoRoom, StoreUnusable
 
@@ -150,7 +151,7 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
         if isinstance(error, OSError):
             kind = StoreFailed if error.errno == errno.EIO else StoreUnusable
             raise kind(f"the store {path} cannot be copied: {error.strerror}") from None
-        if isinstance(error, apsw.Error):
+        if isinstance(error, apsw.Error | UnicodeDecodeError):
             raise StoreFailed(f"the store {path} cannot be read: {error}") from error
         raise
     return connection
@@ -172,10 +173,12 @@ def _make(path: Path) -> None:
 
 
 def _knows_its_clocks(connection: apsw.Connection) -> bool:
-    """Whether the row of the store is whole. A damaged page may read as NULLs."""
+    """Whether the row of the store is whole. A damaged page may read as NULLs, or as anything."""
     clocks = "SELECT served_us, newest_enqueued_us, last_sequence FROM store"
     rows = connection.execute(clocks).fetchall()
-    return len(rows) == 1 and all(isinstance(number, int) for number in rows[0])
+    return len(rows) == 1 and all(
+        isinstance(number, int) and 0 <= number <= NUMBER_MAX for number in rows[0]
+    )
 
 
 def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers: str) -> None:

@@ -13,8 +13,8 @@ import apsw
 import structlog
 
 from taskdist.backends import reading
-from taskdist.backends.clock import Clock
-from taskdist.backends.journal import Clocks, Journal
+from taskdist.backends.clock import Clock, Clocks
+from taskdist.backends.journal import Journal
 from taskdist.backends.live import Live
 from taskdist.backends.requests import GROWING, Batch, Request, Withdraw, is_of_leases
 from taskdist.backends.reserve import FULL_RETRY_US

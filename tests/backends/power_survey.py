@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from taskdist.backends.journal import Clocks, Journal
+from taskdist.backends.clock import Clocks
+from taskdist.backends.journal import Journal
 from taskdist.backends.rows import ATTEMPT_COLUMNS, LEASE_COLUMNS, TASK_COLUMNS
 from taskdist.backends.writer import Writer
 from taskdist.core.entries import Entry, EntryKind

@@ -8,7 +8,8 @@ import apsw
 import pytest
 
 from taskdist.backends import live, reading
-from taskdist.backends.journal import Clocks, Journal
+from taskdist.backends.clock import Clocks
+from taskdist.backends.journal import Journal
 from taskdist.backends.runner import ThreadRunner
 from taskdist.core.commands import Heartbeat, Locate
 from taskdist.core.errors import StoreFailed, Unavailable

@@ -9,7 +9,8 @@ from typing import Any, cast
 import apsw
 import pytest
 
-from taskdist.backends.journal import Clocks, Journal
+from taskdist.backends.clock import Clocks
+from taskdist.backends.journal import Journal
 from taskdist.backends.log import Log
 from taskdist.core.commands import Cancel, Grants, Heartbeat, Held, Settled, StopTakes
 from taskdist.core.errors import Exhausted, StoreFull, TaskNotFound

@@ -8,7 +8,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from taskdist.backends.journal import Clocks, Journal
+from taskdist.backends.clock import Clocks
+from taskdist.backends.journal import Journal
 from taskdist.backends.runner import ThreadRunner
 from taskdist.core.commands import Cancel, Command, Submit
 from tests.support.backends import Rig, fail, release, submit, succeed, take, turns

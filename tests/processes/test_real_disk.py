@@ -14,8 +14,8 @@ from taskdist.cli.exits import STORE_FAILED, USAGE
 from taskdist.client import Client
 from taskdist.core.errors import Exhausted
 from taskdist.core.task import TaskState
+from taskdist.limits import KIB, MIB
 from taskdist.reports import Submission
-from taskdist.settings import KIB, MIB
 from tests.processes.test_faulty_disk import complete, one_line, refused, submit, submitted, taken
 from tests.support.processes import Processes, Serving
 

@@ -98,11 +98,6 @@ class Spawned:
 
     # --- what is done to it ---
 
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        return self._popen.pid
-
     def terminate(self) -> None:
         """SIGTERM: asks it to stop well."""
         self._popen.send_signal(signal.SIGTERM)

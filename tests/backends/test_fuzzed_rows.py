@@ -1,0 +1,219 @@
+"""P6, P7: a store may hold anything in any column. It opens, or says in one line why not; what is
+bad is set aside, and everything else is served."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskdist.backends.schema import SCHEMA
+from taskdist.core import commands
+from taskdist.core.errors import Refused, StoreFailed, StoreUnusable
+from taskdist.core.queries import GetTask, SelectFinished
+from taskdist.core.task import Backoff, Task, TaskState
+from tests.support.backends import Rig, fail, only_tasks, page, submit, succeed, take, turns
+from tests.support.examples import examples
+
+FIRST_GOOD = 20
+"""Rows of this sequence and above are left alone."""
+
+COLUMNS = [
+    (line.split("(")[0].split()[2], column.split()[0])
+    for line in SCHEMA.split(";")
+    if line.strip().startswith("CREATE TABLE")
+    for column in line.split("(", 1)[1].rsplit(")", 1)[0].split(",")
+    if column.split()[0].islower() and column.split()[0] != "attempt)"
+]
+"""Every column of every table, with the table's name."""
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """A value that stands in a column of a row."""
+
+    place: tuple[str, str]
+    """The table and its column."""
+    sequence: int
+    value: Any
+    as_text: bool = False
+    """Whether bytes stand there as text, which they need not be."""
+
+
+def spoilt() -> st.SearchStrategy[Spoilt]:
+    """Anything, anywhere."""
+    limits = [0, -1, 1, 2**31, 2**53, 2**62, 2**63 - 1, -(2**63), 253_402_300_800_000_000]
+    values: st.SearchStrategy[Any] = st.one_of(
+        st.none(),
+        st.sampled_from(limits),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(),
+        st.text(max_size=20),
+        st.sampled_from([*TaskState, *Backoff, "paid", "default", "x" * 100_000, "a\nb", ""]),
+        st.binary(max_size=20),
+    )
+    return st.builds(
+        Spoilt,
+        st.sampled_from(COLUMNS),
+        st.integers(1, FIRST_GOOD - 1),
+        values,
+        st.booleans(),
+    )
+
+
+async def fill(rig: Rig) -> None:
+    """Tasks in every state, with all that tasks may have; then good ones, with the good tasks."""
+    for _ in range(3):
+        await rig.submit("paid", 1)
+    first, second, _ = only_tasks(await rig.apply(take(slots=3, session="s")))
+    await rig.apply(succeed(first))
+    await rig.apply(fail(second, retryable=False))
+    await rig.submit("paid", 2, deadline_in_s=50, idempotency_key="k", run_timeout_us=10_000_000)
+    await rig.submit("paid", 2, delay_s=60)
+    retried = {"backoff": Backoff.FIXED, "backoff_us": 30_000_000, "lease_us": 5_000_000}
+    await rig.submit("paid", 1, **retried)
+    (task,) = only_tasks(await rig.apply(take()))
+    await rig.apply(fail(task))
+    cancelled = await rig.submit()
+    await rig.apply(commands.Cancel(cancelled))
+    (newest,) = (await rig.read(page(page_size=1))).tasks
+    for _ in range(newest.sequence, FIRST_GOOD - 1):
+        await rig.submit("paid", 3, queue="spoilt")
+    await rig.apply(take(slots=3, queues=("spoilt",)))
+    for number in range(3):
+        await rig.submit("paid", number, queue="good")
+
+
+def make_filled(path: Path) -> None:
+    """A store that is filled, in one file."""
+
+    async def make() -> None:
+        rig = Rig(f"sqlite:{path}")
+        await rig.open()
+        await fill(rig)
+        await rig.close()
+
+    asyncio.run(make())
+    connection = apsw.Connection(str(path))
+    connection.pragma("journal_mode", "delete")
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def filled() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "filled.db"
+        make_filled(path)
+        yield path
+
+
+def spoil(path: Path, faults: list[Spoilt]) -> None:
+    """Writes the values, past all that SQLite would check, as a broken disk does."""
+    connection = apsw.Connection(str(path))
+    connection.pragma("writable_schema", True)
+    tables = "SELECT rowid, sql FROM sqlite_schema WHERE type = 'table'"
+    was = [(rowid, str(sql)) for rowid, sql in connection.execute(tables)]
+    for rowid, sql in was:
+        loose = sql.replace("NOT NULL", "").replace("STRICT", "").replace("), WITHOUT", ") WITHOUT")
+        for named in (" TEXT", " INTEGER", " BLOB"):
+            if named != " INTEGER" or "PRIMARY" not in sql:
+                loose = loose.replace(named, "")
+        loose = loose.rstrip().rstrip(",")
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE rowid = ?", (loose, rowid))
+    connection.close()
+    connection = apsw.Connection(str(path))
+    for fault in faults:
+        value = "CAST(? AS TEXT)" if fault.as_text and isinstance(fault.value, bytes) else "?"
+        table, column = fault.place
+        where = "" if table == "store" else f" WHERE sequence = {fault.sequence}"
+        statement = f"UPDATE OR IGNORE {table} SET {column} = {value}{where}"
+        try:
+            connection.execute(statement, (fault.value,))
+        except apsw.MismatchError:  # A key of a row is a number, or the file is not of that form.
+            continue
+    connection.pragma("writable_schema", True)
+    for rowid, sql in was:
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE rowid = ?", (sql, rowid))
+    connection.close()
+
+
+async def live(path: Path) -> None:
+    """Opens the store and does everything with everything; good tasks are not disturbed."""
+    rig = Rig(f"sqlite:{path}")
+    try:
+        await rig.open()
+    except (StoreUnusable, StoreFailed) as reason:
+        said = str(reason)
+    else:
+        said = ""
+    if said:
+        assert len(said.splitlines()) == 1
+        return
+    try:
+        await serve(rig)
+    finally:
+        assert rig.hearer.failure is None, rig.hearer.failure
+        await rig.close()
+
+
+async def serve(rig: Rig) -> None:
+    """All that a distributor does in its life."""
+    await turns()
+    good = only_tasks(await rig.apply(take(slots=9, queues=("good",))))
+    assert [task.est_processing_time_us for task in good] == [0, 1_000_000, 2_000_000]
+    for task in good:
+        await rig.apply(succeed(task))
+    listed = (await rig.read(page(page_size=1_000))).tasks
+    assert {task.id for task in good} <= {task.id for task in listed}
+    taken: list[Task] = []
+    for task in listed:
+        await ask(rig, commands.Locate(task.id))
+        await look(rig, GetTask(task.id))
+    taken += only_tasks(await rig.apply(take(slots=99, queues=("default", "spoilt"))))
+    for task in taken:
+        await ask(rig, fail(task))
+    for task in listed:
+        await ask(rig, commands.Cancel(task.id))
+        await ask(rig, commands.Redrive(task.id))
+        await ask(rig, submit(task_id=task.id))
+    await ask(rig, submit("paid", 2, idempotency_key="k"))
+    await look(rig, SelectFinished(tuple(TaskState), "", "", "", 1 << 60, 100, None))
+    await rig.apply(commands.Heartbeat("agent-1", ()))
+    await rig.pass_s(100, tick_us=10_000_000)
+    for task in listed:
+        await ask(rig, commands.Purge(task.id))
+    rig.time.pass_us(60 * 86_400 * 1_000_000)
+    await rig.pass_s(3, tick_us=1_000_000)
+    await rig.submit("free", 9, queue="new")
+    assert len(await rig.take_all(queues=("new",))) == 1
+
+
+async def ask(rig: Rig, command: commands.Command[Any]) -> None:
+    """Whatever is said of it, it is said."""
+    with suppress(Refused):
+        await rig.apply(command)
+
+
+async def look(rig: Rig, query: Any) -> None:
+    """Whatever is read of it, it is read, or refused."""
+    with suppress(Refused):
+        await rig.read(query)
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(faults=st.lists(spoilt(), min_size=1, max_size=4))
+def test_p6_any_value_in_any_column(filled: Path, faults: list[Spoilt]) -> None:
+    """… of any of SQLite's types, also those that the table's own would not allow."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "tasks.db"
+        shutil.copy(filled, path)
+        spoil(path, faults)
+        asyncio.run(live(path))
