@@ -20,6 +20,7 @@ from taskdist.wire import messages as wire
 from taskdist.wire.codec import Codec
 from tests.backends import test_fuzzed_rows as rows
 from tests.distributor import test_fuzzed_frames as frames
+from tests.distributor.test_fuzzed_messages import no_traceback
 from tests.support.channel import distributor_channel
 from tests.test_fuzzed_settings import NAMES, check
 
@@ -62,7 +63,7 @@ def http2() -> Target:
         await client.ping()
 
     def send(data: bytes) -> None:
-        with frames.no_traceback():
+        with no_traceback():
             loop.run_until_complete(come_and_go(data))
 
     return send
