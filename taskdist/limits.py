@@ -68,6 +68,10 @@ CLIENT_KEEPALIVE_TIMEOUT_US = 10 * SECOND_US
 a call that waits for long, as Work does, notices within half a minute that it is frozen, or that
 its machine is gone. A thousand agents make 50 pings a second, half a percent of a core."""
 
+CONNECT_MAX_US = 5 * SECOND_US
+"""How long a client tries to connect, before it says so. Where nothing answers, a kernel asks again
+after 1, 3, 7, 15, 31, 63 seconds, and would find a network that is back so much later."""
+
 CLOSE_MAX_US = 5 * SECOND_US
 """How long a closed connection waits for its peer to read what is left."""
 

@@ -16,8 +16,10 @@ from taskdist.limits import (
     CALLS_PER_CHANNEL_MAX,
     CLIENT_KEEPALIVE_TIMEOUT_US,
     CLIENT_KEEPALIVE_US,
+    CONNECT_MAX_US,
     FRAME_BYTES_MAX,
     RESPONSE_PARTS_MAX,
+    SECOND_US,
 )
 from taskdist.settings import check_address
 from taskdist.wire.codec import Codec
@@ -133,7 +135,11 @@ class Answers(Codec):
 
 
 class GatheringChannel(Channel):
-    """grpclib's channel, with `GatheringProtocol`, and large frames."""
+    """grpclib's channel, with `GatheringProtocol`, large frames, and a limit for connecting."""
+
+    async def _create_connection(self) -> H2Protocol:
+        async with asyncio.timeout(CONNECT_MAX_US / SECOND_US):
+            return await super()._create_connection()
 
     def _protocol_factory(self) -> H2Protocol:
         return GatheringProtocol(super()._protocol_factory(), FRAME_BYTES_MAX)

@@ -7,7 +7,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from h2.config import H2Configuration
@@ -131,6 +131,18 @@ async def test_nobody_listens() -> None:
 
 async def test_there_is_no_such_host() -> None:
     await unavailable("no-such-host.invalid:1")
+
+
+async def test_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a cut cable: a kernel would try for two minutes, and ever more seldom."""
+    monkeypatch.setattr(connection, "CONNECT_MAX_US", 200_000)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        host, port = full.getsockname()
+        for _ in range(3):  # Nobody accepts them, and more than so many are not answered.
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex((host, port))
+        await unavailable(f"{host}:{port}", says="no answer in time")
 
 
 # --- somebody else is there -------------------------------------------------------------------
