@@ -202,8 +202,8 @@ def _types(function: Callable[..., Any], about: str) -> tuple[Any, Any]:
 
 def _findable(plain: Any, about: str) -> tuple[str, str]:
     """Module and name under which another process finds a handler."""
-    if "<" in plain.__qualname__ or plain.__module__ == "__main__":
+    if "<" in plain.__qualname__:
         raise RegistryError(
-            f"{about}: with process=True it stands at the top of a module that can be imported"
+            f"{about}: with process=True it stands at the top of a module, or in a class there"
         )
     return plain.__module__, plain.__qualname__

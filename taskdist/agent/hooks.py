@@ -16,14 +16,16 @@ InThread = Callable[[Hook], Awaitable[object]]
 
 
 async def start(registry: Registry, in_thread: InThread) -> None:
-    """Looks for the programs of its commands, and calls its hooks.
+    """Looks whether all can be run, and calls its hooks.
 
     Raises:
-        RegistryError: one is missing, or failed.
+        RegistryError: a program is missing, or a hook failed.
     """
     for one in registry:
         if isinstance(one, Command):
             one.find()
+        elif one.process and one.found_at[0] == "__main__":
+            raise RegistryError(f"{one.place}: process=True: no other process can import __main__")
     for hook in registry.start_hooks:
         try:
             await _call(hook, in_thread)

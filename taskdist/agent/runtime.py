@@ -255,7 +255,10 @@ class Agent:
             self._room.clear()
 
     def _slots_kept(self, count: int) -> None:
-        log.warning("functions do not return", agent_id=self.agent_id, slots_kept=count)
+        if count > self._kept:
+            log.warning("a function does not return", agent_id=self.agent_id, slots_kept=count)
+        else:
+            log.info("a function has returned", agent_id=self.agent_id, slots_kept=count)
         self._kept = count
         self._look_for_room()
         self._feed.resize()
