@@ -358,10 +358,10 @@ async def test_it_ends_when_nothing_is_left() -> None:
 async def test_it_is_not_idle_while_the_distributor_is_away() -> None:
     async with stage() as played:
         played.network.broken |= {"FetchTask", "GetTask"}
-        agent = played.agent(tasks, exit_when_idle=True, unary=True)
+        agent = played.agent(tasks, exit_when_idle=True)
         await asyncio.sleep(60)
         assert not agent.done()
-        played.network.broken.clear()
         task_id = await played.submit(kind="raw", data=b"12")
+        played.network.broken.clear()
         assert await agent is True
         assert (await played.client.get(task_id)).state is TaskState.SUCCEEDED
