@@ -21,10 +21,12 @@ class Watch:
         self._changes: deque[Seen] = deque(maxlen=WATCH_CHANGES_KEPT_MAX)
         self._news = asyncio.Event()
         self._stopped = False
+        self._has_changed = False
 
     def put(self, seen: Seen) -> None:
         """Adds a change."""
         self._changes.append(seen)
+        self._has_changed = True
         self._news.set()
 
     def stir(self) -> None:
@@ -49,8 +51,8 @@ class Watch:
             self._news.clear()
         return self._changes.popleft()
 
-    async def stirred(self) -> None:
-        """Returns once anything has happened, changes of state included.
+    async def stirred(self) -> bool:
+        """Returns once anything has happened; whether the state has changed.
 
         Raises:
             Unavailable: the distributor is stopping.
@@ -59,6 +61,8 @@ class Watch:
             raise Unavailable("the distributor is stopping")
         await self._news.wait()
         self._news.clear()
+        has_changed, self._has_changed = self._has_changed, False
+        return has_changed
 
     def end(self) -> Seen | None:
         """The first end of the task among the changes that were not asked for."""

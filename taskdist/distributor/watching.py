@@ -5,6 +5,8 @@ agents say, or goes on from an earlier place, is told from the store: a change o
 is something new. So a slow reader costs no memory, and nobody misses anything.
 """
 
+import asyncio
+
 from taskdist.backends.protocol import Backend
 from taskdist.core import commands
 from taskdist.core.errors import TaskNotFound
@@ -16,6 +18,9 @@ from taskdist.distributor.transport import AnyStream, first_message
 from taskdist.distributor.watches import Watch, Watches
 from taskdist.limits import ENTRIES_PAGE_MAX
 from taskdist.wire import convert, convert_entries
+
+SAID_PAUSE_S = 0.05
+"""How long what agents say waits for more of it, before each of its watchers reads the store."""
 
 
 async def position_of(backend: Backend, task: Task) -> int:
@@ -104,7 +109,9 @@ class Watching:
                 continue
             if followed.history.task.state.is_final:
                 return
-            await watch.stirred()
+            if not await watch.stirred():
+                # However talkative the agent is, its watchers leave room for other readers (P7).
+                await asyncio.sleep(SAID_PAUSE_S)
 
     async def _begin(self, stream: AnyStream, task_id: str) -> Place:
         """Tells the present; where it is in the life, what has been said included."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,6 +221,35 @@ async def test_p7_a_slow_follower_costs_no_memory_and_misses_nothing(
     assert len(live) + missing == 100
     late = list(map(word, await followed(client, task_id)))
     assert late == ["READY.0", "LEASED.1", f"-{first_kept}", *said[first_kept:], "SUCCEEDED.1"]
+
+
+async def test_p7_a_talkative_agent_makes_its_watchers_read_no_more_than_they_need(
+    client: Client, distributor: Distributor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a change of state is told at once all the same."""
+    task_id = await submit(client)
+    work = await take(client)
+    follower = Follower(distributor, task_id)
+    await asyncio.sleep(1)
+    reads = 0
+    read = distributor._backend.read
+
+    async def counted(query: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(query)
+
+    monkeypatch.setattr(distributor._backend, "read", counted)
+    for number in range(200):
+        await say(client, work, f"{number}")
+        await asyncio.sleep(0.005)
+    assert 10 <= reads <= 25, "twenty a second"
+    await asyncio.sleep(1)
+    assert follower.words[2:] == [f"{number}" for number in range(200)]
+    await succeed(client, work)
+    await client.ping()
+    assert follower.words[-1] == "SUCCEEDED.1"
+    await follower.to_the_end()
 
 
 async def test_p7_what_comes_too_fast_is_dropped_and_said_so() -> None:
