@@ -4,7 +4,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from taskdist.limits import SECOND_US
+from taskdist.limits import ERROR_BYTES_MAX, SECOND_US
 from taskdist.settings import parse_duration_us
 
 _OURS = str(Path(__file__).parent)
@@ -66,3 +66,8 @@ def _seconds(after: float | str) -> float:
     us = parse_duration_us(after)
     assert isinstance(us, int)
     return us / SECOND_US
+
+
+def end_of(error: str) -> str:
+    """As much of an error as is kept, in characters that can be sent. A traceback ends with why."""
+    return error.encode(errors="replace")[-ERROR_BYTES_MAX:].decode(errors="ignore")

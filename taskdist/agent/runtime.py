@@ -20,7 +20,7 @@ from taskdist.agent.context import Context
 from taskdist.agent.execution import Execution
 from taskdist.agent.feeds import Feed, Streaming, patiently
 from taskdist.agent.fetching import Fetching
-from taskdist.agent.handlers import Failed, failure
+from taskdist.agent.handlers import Failed, end_of, failure
 from taskdist.agent.heartbeat import GIVEN_UP, Heartbeat, Runner, ThreadRunner
 from taskdist.agent.idle import Idleness
 from taskdist.agent.registry import Registry
@@ -33,7 +33,7 @@ from taskdist.core.errors import (
     TaskNotFound,
     Unsupported,
 )
-from taskdist.limits import ERROR_BYTES_MAX, RESULT_BYTES_MAX, SECOND_US
+from taskdist.limits import RESULT_BYTES_MAX, SECOND_US
 from taskdist.reports import Remarks, Report, Work
 from taskdist.settings import AgentSettings
 from taskdist.signals import Signals
@@ -342,7 +342,7 @@ class Agent:
             work.task_id,
             work.lease_id,
             b"",
-            _end_of(error),
+            end_of(error),
             failed.retryable and not is_last,
             failed.retry_after_s,
         )
@@ -359,7 +359,7 @@ class Agent:
             except InvalidFields as refusal:
                 # The result cannot be kept, and would not be the next time.
                 error = f"the outcome was not accepted: {refusal}"
-                report = Report(work.task_id, work.lease_id, b"", _end_of(error))
+                report = Report(work.task_id, work.lease_id, b"", end_of(error))
                 message = await self._feed.settle(report)
         except (PreconditionFailed, TaskNotFound) as refusal:
             log.warning("outcome refused", **self._names(work), reason=str(refusal))
@@ -388,11 +388,6 @@ class Agent:
 
     def _names(self, work: Work) -> dict[str, object]:
         return {"task_id": work.task_id, "agent_id": self.agent_id, "attempt": work.attempt}
-
-
-def _end_of(error: str) -> str:
-    """As much of an error as is kept, in characters that can be sent. A traceback ends with why."""
-    return error.encode(errors="replace")[-ERROR_BYTES_MAX:].decode(errors="ignore")
 
 
 async def _never() -> None:

@@ -40,7 +40,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def as_json(value: Any) -> None:
     """One JSON value on one line."""
-    print(json.dumps(value, allow_nan=False))
+    print(json_line(value))
+
+
+def json_line(value: Any) -> str:
+    """A JSON value as one line."""
+    return json.dumps(value, allow_nan=False)
 
 
 def narrate(line: str) -> None:

@@ -21,6 +21,7 @@ TIMING = "When it runs, and for how long"
 RETRIES = "After a failure"
 REPEATS = "To repeat a submit safely"
 WAITING = "Waiting for its end"
+MANY = "Many at once"
 
 
 def submit(
@@ -143,6 +144,14 @@ def submit(
             help="With --wait: give up after so long (exit 6).",
         ),
     ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=MANY,
+            help="Submit each line of FILE, a JSON object; - for standard input.",
+        ),
+    ] = None,
 ) -> None:
     """Submit a task; prints its id, state and position in its queue.
 
@@ -153,6 +162,13 @@ def submit(
     With --wait it follows the task to its end and prints the result, or the last error on stderr.
     Then it exits 5 if the task ended dead, 7 if it was cancelled, 6 if --timeout passed first (the
     task goes on).
+
+    With --batch it submits a file of tasks, up to 1,000 in one commit, and prints their ids, one a
+    line. A line is a JSON object with any of kind, data, tier, time, queue, max_retries, backoff,
+    delay, at, deadline, run_timeout, lease, key, task_id; flags say what a line does not. Data that
+    is text is sent as it is, all else as JSON. Every line is checked before the first is sent. A
+    file whose lines have keys or ids may be submitted again, and adds nothing twice. With --wait it
+    waits for all: 5 if one ended dead, 6 if --timeout passed first, 7 if one was cancelled.
 
     Durations are 90s, 15m, 2h, or bare seconds.
 
@@ -165,6 +181,8 @@ def submit(
     taskdist submit --delay 10m --deadline 1h --key report-2027-01
 
     taskdist submit --backoff exponential --backoff-initial 5s --backoff-jitter 20
+
+    taskdist submit infer --tier paid --batch prompts.jsonl --wait
     """
     from taskdist.cli import verbs
 
@@ -188,13 +206,30 @@ def submit(
         "run_timeout_s": optional_s("--run-timeout", run_timeout),
         "lease_s": optional_s("--lease", lease),
         "idempotency_key": key or "",
-        "data": data_of(data),  # last, for it may wait for standard input
     }
+    if batch is not None:
+        _refuse_beside_batch({"--data": data, "--id": task_id, "--key": key})
+        raise typer.Exit(
+            _submit_batch(server, batch, task, wait=wait, timeout_s=timeout_s, json=json)
+        )
+    task["data"] = data_of(data)  # last, for it may wait for standard input
     code = verbs.run(
         server,
         lambda client: verbs.submit(client, task, wait=wait, timeout_s=timeout_s, json=json),
     )
     raise typer.Exit(code)
+
+
+def _submit_batch(server: str, path: str, task: dict[str, Any], **how: Any) -> int:
+    from taskdist.cli import batch, lines
+
+    return batch.submit(server, path, task["kind"], lines.defaults(task), **how)
+
+
+def _refuse_beside_batch(flags: dict[str, str | None]) -> None:
+    for flag, value in flags.items():
+        if value:
+            raise SettingsError(f"{flag}: stands beside --batch; say it in the lines of the file")
 
 
 def _start(delay: str | None, at: str | None) -> dict[str, Any]:

@@ -3,24 +3,20 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
 from taskdist.cli import exits, output
+from taskdist.cli.waiting import wait_for
 from taskdist.client import Client
 from taskdist.client.inputs import Schemas, check
-from taskdist.core.errors import BadField, InvalidFields, TaskNotFound, Unavailable
-from taskdist.core.task import TaskState
-from taskdist.core.telling import number_of
+from taskdist.core.errors import BadField, InvalidFields, TaskNotFound
 from taskdist.limits import ID_ENDING_LENGTH_MIN
-from taskdist.reports import PastAttempt, Submitted, TaskReport
+from taskdist.reports import PastAttempt, TaskReport
 from taskdist.settings import SettingsError, check_address
 
 T = TypeVar("T")
-
-WATCH_AGAIN_S = 0.5
-"""Pause before a broken watch is begun again."""
 
 SUBMIT_FLAGS = {
     "timing.delay_seconds": "--delay",
@@ -43,16 +39,25 @@ def run(server: str, work: Callable[[Client], Awaitable[T]]) -> T:
     Raises:
         SettingsError: the server is not HOST:PORT.
     """
-    try:
-        check_address(server)
-    except ValueError as error:
-        raise SettingsError(f"--server: {error}") from None
+    check_server(server)
 
     async def with_client() -> T:
         async with Client(server, batching=False) as client:
             return await work(client)
 
     return asyncio.run(with_client())
+
+
+def check_server(server: str) -> None:
+    """Checks what --server says.
+
+    Raises:
+        SettingsError: it is not HOST:PORT.
+    """
+    try:
+        check_address(server)
+    except ValueError as error:
+        raise SettingsError(f"--server: {error}") from None
 
 
 @contextmanager
@@ -79,8 +84,7 @@ async def submit(
         submitted = await client.submit(**task)
     position = submitted.queue_position
     if wait:
-        output.narrate(_line(submitted.task_id, submitted.state, position, 0))
-        return await _wait(client, submitted, timeout_s, json=json)
+        return await wait_for(client, submitted, timeout_s, json=json)
     if json:
         output.as_json(
             {
@@ -93,78 +97,6 @@ async def submit(
         place = str(position) if position or not sys.stdout.isatty() else "-"
         output.table(("ID", "STATE", "POSITION"), [(submitted.task_id, submitted.state, place)])
     return exits.OK
-
-
-async def _wait(
-    client: Client, submitted: Submitted, timeout_s: float | None, *, json: bool
-) -> int:
-    task_id, states = submitted.task_id, [submitted.state]
-    try:
-        async with asyncio.timeout(timeout_s):
-            task = await _follow_to_the_end(client, task_id, states)
-    except TimeoutError:
-        output.narrate(f"not finished within {output.seconds(timeout_s or 0)}; it goes on")
-        if json:
-            output.as_json({"id": task_id, "state": str(states[-1]), "error": None})
-        return exits.WAIT_TIMED_OUT
-    if json:
-        succeeded = task.state is TaskState.SUCCEEDED
-        result = output.result_dict(task.result) if succeeded else {}
-        error = None if succeeded else task.error or None
-        output.as_json({"id": task_id, "state": str(task.state), "error": error, **result})
-    elif task.state is TaskState.SUCCEEDED:
-        sys.stdout.buffer.write(task.result)
-        if task.result and sys.stdout.isatty():
-            print()
-    elif task.error:
-        output.narrate(task.error.rstrip())
-    ends = {TaskState.DEAD: exits.TASK_FAILED, TaskState.CANCELLED: exits.CANCELLED}
-    return ends.get(task.state, exits.OK)
-
-
-async def _follow_to_the_end(client: Client, task_id: str, states: list[TaskState]) -> TaskReport:
-    """Follows a task, also over restarts of the distributor, and narrates what it has not yet.
-
-    Each state it is seen in is added to `states`, for those who stop waiting; the first was told.
-    """
-    lost = False
-    told = (states[0], 0)
-    after = number_of((0, 0))
-    task: TaskReport | None = None
-    while True:
-        try:
-            async with aclosing(client.follow(task_id, after=after)) as following:
-                async for news in following:
-                    lost = False
-                    after = max(after, news.number)
-                    if news.entry is not None:
-                        output.narrate(f"{task_id} {output.entry_line(news.entry)}")
-                    task = news.task or task
-                    if news.task is not None:
-                        told = _narrate_state(news.task, told)
-                        states.append(news.task.state)
-            if task is not None and task.state.is_final:
-                return task
-        except Unavailable as reason:
-            if not lost:
-                output.narrate(f"{reason}; waiting for it")
-            lost = True
-        await asyncio.sleep(WATCH_AGAIN_S)
-
-
-def _narrate_state(task: TaskReport, told: tuple[TaskState, int]) -> tuple[TaskState, int]:
-    """Says in which state a task is, and in which attempt, unless that was told last."""
-    if (task.state, task.attempt) != told:
-        output.narrate(_line(task.task_id, task.state, task.queue_position, task.retry_count))
-    if task.waits_because:
-        output.narrate(f"{task.task_id} waits: {task.waits_because}")
-    return task.state, task.attempt
-
-
-def _line(task_id: str, state: TaskState, position: int, failures: int) -> str:
-    place = f", position {position}" if position else ""
-    failed = f", {failures} failed" if failures else ""
-    return f"{task_id} {state}{place}{failed}"
 
 
 async def newest(client: Client, filters: dict[str, Any], limit: int) -> list[TaskReport]:

@@ -6,7 +6,7 @@ an id before it is sent, so that a repeat adds nothing twice.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar, Unpack, cast, overload
@@ -18,8 +18,8 @@ from taskdist.client.handle import Handle
 from taskdist.client.inputs import Schemas, Untyped, check
 from taskdist.client.options import Duration, Options, seconds_of, submission
 from taskdist.client.patience import Pauses, patiently
+from taskdist.client.places import moved, placed
 from taskdist.core.errors import (
-    BadField,
     Exhausted,
     InvalidFields,
     PreconditionFailed,
@@ -114,7 +114,7 @@ class AsyncClient:
             Unavailable: the distributor did not answer in time; the outcome is unknown.
         """
         kind = _kind(kind)
-        said = submission(kind.name, await self._encoded(kind, value, options), options)
+        said = await self.checked(kind, value, **options)
         submitted = await self._patiently(lambda: self._calls.add(said))
         return Handle(submitted.task_id, kind, self)
 
@@ -143,23 +143,54 @@ class AsyncClient:
         said = []
         for place, value in enumerate(values):
             try:
-                said.append(
-                    submission(kind.name, await self._encoded(kind, value, options), options)
-                )
+                said.append(await self.checked(kind, value, **options))
             except InvalidFields as error:
-                named = [BadField(f"tasks[{place}].{field}", why) for field, why in error.fields]
-                raise type(error)(named) from None
+                raise placed(error, place) from None
         handles: list[Handle[Any]] = []
-        for commit in _commits(said):
+        try:
+            async for done in self.submit_in_commits(said):
+                handles += [Handle(one.task_id, kind, self) for one in done]
+        except Refused as refusal:
+            if handles:
+                raise SubmittedInPart(handles, refusal) from refusal
+            raise
+        return handles
+
+    async def checked(
+        self, kind: Kind[In, Any] | str, value: In, /, **options: Unpack[Options]
+    ) -> Submission:
+        """What `submit` would send. Sends nothing.
+
+        Raises:
+            InvalidInput, InvalidFields: as `submit` does.
+        """
+        kind = _kind(kind)
+        return submission(kind.name, await self._encoded(kind, value, options), options)
+
+    async def submit_in_commits(
+        self, submissions: Sequence[Submission]
+    ) -> AsyncGenerator[list[Submitted]]:
+        """Adds tasks, up to 1,000 in one commit, which is all or nothing.
+
+        Yields what is submitted, in order, after each commit. Positions are not asked for.
+
+        Args:
+            submissions: each with an id, as `checked` gives them.
+
+        Raises:
+            Refused: this commit was; none of its tasks or of the rest is submitted, and which one
+                is to blame is said as `tasks[1003]`.
+            Unavailable: no answer in time; the outcome of this commit is unknown.
+        """
+        count = 0
+        for commit in _commits(submissions):
             try:
                 done = await self._patiently(partial(self._calls.submit_many, commit))
             except Refused as refusal:
-                if handles:
-                    raise SubmittedInPart(handles, refusal) from refusal
-                raise
+                raise moved(refusal, count) from None
+            count += len(commit)
             # All or nothing: what is not raised is no refusal.
-            handles += [Handle(cast(Submitted, one).task_id, kind, self) for one in done]
-        return handles
+            yield [cast(Submitted, one) for one in done]
 
     @overload
     def handle(self, task_id: str, kind: Kind[Any, Out]) -> Handle[Out]: ...
@@ -302,10 +333,13 @@ async def _finished(handle: Handle[Out]) -> Handle[Out]:
     return handle
 
 
-def _commits(submissions: list[Submission]) -> Iterator[list[Submission]]:
+def _commits(submissions: Sequence[Submission]) -> Iterator[Sequence[Submission]]:
     """As many at a time as fit one commit."""
-    while submissions:
-        sizes = (len(one.data) + FIELDS_BYTES_MAX for one in submissions[:SUBMIT_TASKS_MAX])
-        count = fitting(sizes, SUBMIT_BATCH_BYTES_MAX)
-        yield submissions[:count]
-        submissions = submissions[count:]
+    start = 0
+    while start < len(submissions):
+        together = submissions[start : start + SUBMIT_TASKS_MAX]
+        count = fitting(
+            (len(one.data) + FIELDS_BYTES_MAX for one in together), SUBMIT_BATCH_BYTES_MAX
+        )
+        yield together[:count]
+        start += count

@@ -13,6 +13,7 @@ from taskdist.reports import (
     Selection,
     Submission,
 )
+from taskdist.wire import convert_submits
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import make
 
@@ -59,6 +60,15 @@ def submit_request(said: Submission) -> wire.SubmitTaskRequest:
         max_retries=said.max_retries,
         **further,
     )
+
+
+def check(said: Submission) -> None:
+    """Checks a task as its distributor will, all but its tier and what depends on other tasks.
+
+    Raises:
+        InvalidFields, TooLarge: fields are bad; each is named as in the contract.
+    """
+    convert_submits.submit(submit_request(said), (said.user_tier,), said.task_id)
 
 
 def _backoff(pause: RetryPause) -> wire.Backoff:

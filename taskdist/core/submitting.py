@@ -23,7 +23,7 @@ def submit(
     is_named = command.client_made_id or wish.idempotency_key is not None
     fingerprint = content_hash(command) if is_named else None
     if found.tasks or found.of_key:
-        return Decision(Placed(_repeated(wish, found, fingerprint)))
+        return Decision(Placed(_repeated(command, found, fingerprint)))
     task = wish.evolve(
         content_hash=fingerprint,
         data_bytes=len(command.data),
@@ -40,19 +40,24 @@ def submit(
     return Decision(Placed(task), [Change(None, task, data=command.data)])
 
 
-def _repeated(wish: Task, found: Found, fingerprint: bytes | None) -> Task:
+def _repeated(command: Submit, found: Found, fingerprint: bytes | None) -> Task:
     """The task that this one repeats."""
+    wish, prefix = command.task, command.prefix
     of_id = found.tasks[0] if found.tasks else None
     earlier = found.of_key or of_id
     assert earlier is not None
     if of_id is not None and of_id.id != earlier.id:
-        raise TaskIdTaken(f"task_id {wish.id} belongs to another task than the idempotency_key")
+        raise TaskIdTaken(
+            f"{prefix}task_id {wish.id} belongs to another task than the idempotency_key"
+        )
     if earlier.content_hash != fingerprint:
         name = "idempotency_key" if found.of_key else f"task_id {wish.id}"
-        raise TaskIdTaken(f"{name} belongs to a task of different content")
+        raise TaskIdTaken(f"{prefix}{name} belongs to a task of different content")
     if wish.idempotency_key is not None and earlier.idempotency_key != wish.idempotency_key:
         # It would not be kept, and a repeat by the key alone would be a second task.
-        raise TaskIdTaken(f"task_id {wish.id} belongs to a task without this idempotency_key")
+        raise TaskIdTaken(
+            f"{prefix}task_id {wish.id} belongs to a task without this idempotency_key"
+        )
     return earlier
 
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from taskdist import Limits, Registry
 from taskdist.core.task import TaskState
+from taskdist.limits import SECOND_US
 from taskdist.reports import TaskReport
-from taskdist.settings import SECOND_US
 from tests.agent.test_handlers_processes import GRACE_US, is_there
 from tests.support.agents import stage
 from tests.support.deeds import living

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from taskdist import Context, Fatal, Registry, Retry
 from taskdist.core.task import Outcome, TaskState
-from taskdist.settings import SECOND_US
+from taskdist.limits import SECOND_US
 from tests.support.agents import stage
 
 # Every sleep here is on the loop's virtual clock, and takes no time.

@@ -10,8 +10,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from taskdist.core.task import Outcome, TaskState
+from taskdist.limits import SECOND_US
 from taskdist.reports import TaskReport
-from taskdist.settings import SECOND_US
 from tests.support.agents import Stage, stage
 from tests.support.deeds import deeds, living
 
