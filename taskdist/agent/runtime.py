@@ -119,6 +119,7 @@ class Agent:
         if settings.exit_when_idle:
             self._idleness = Idleness(self, settings, self._client)
         self._runs: dict[str, _Run] = {}
+        self._left_to_expire: set[str] = set()  # leases that could not be handed back
         self._room = asyncio.Event()
         self._room.set()
         self._draining = False
@@ -216,8 +217,8 @@ class Agent:
         return max(0, self._settings.slots - self._kept)
 
     def held(self) -> list[str]:
-        """The leases that are held."""
-        return list(self._runs)
+        """The leases to name in a hello: what is not named goes back as if never run (P5)."""
+        return [*self._runs, *self._left_to_expire]
 
     def begin(self, work: Work, since: float) -> None:
         """Runs a task; its lease runs since then. One that comes in a drain is handed back, as is
@@ -231,6 +232,7 @@ class Agent:
 
     def lost(self, lease_id: str, reason: str) -> None:
         """A lease is over: stops its handler."""
+        self._left_to_expire.discard(lease_id)
         run = self._runs.get(lease_id)
         if run is not None and run.is_handling:
             run.lost = reason
@@ -373,15 +375,13 @@ class Agent:
             log.info("task succeeded", **self._names(work), message=message)
 
     async def _hand_back(self, work: Work, patience_s: float = HAND_BACK_S) -> None:
-        async def release() -> object:
-            return await self._client.release(
-                task_id=work.task_id, agent_id=self.agent_id, lease_id=work.lease_id
-            )
-
+        said = {"task_id": work.task_id, "agent_id": self.agent_id, "lease_id": work.lease_id}
         try:
             async with asyncio.timeout(patience_s):
-                await patiently(self._settings, release)
+                await patiently(self._settings, lambda: self._client.release(**said))
         except (Refused, TimeoutError) as reason:
+            if isinstance(reason, TimeoutError):
+                self._left_to_expire.add(work.lease_id)
             log.warning("task not handed back", **self._names(work), reason=str(reason))
         else:
             log.info("task handed back", **self._names(work))

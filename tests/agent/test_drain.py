@@ -99,6 +99,25 @@ async def test_a_drain_ends_although_the_distributor_is_away(how: str) -> None:
     assert (work.task_id, work.attempt) == (task_id, 2)
 
 
+async def test_a_run_that_could_not_be_handed_back_is_not_said_never_to_have_been() -> None:
+    """P5: it was begun, and its lease is lost and kept as lost, also when the agent says hello
+    once more after it has given up."""
+    async with stage() as played:
+        agent = played.agent(work_on, drain_timeout_us=DRAIN_S * 1e6)
+        (task_id,) = await started(played, 100)
+        played.network.broken.add("ReleaseTask")
+        played.signals.terminate()
+        # The stream breaks, and is opened again when the run is over.
+        await asyncio.sleep(DRAIN_S + HAND_BACK_S - 0.02)
+        played.network.move_to(played.network.distributor)
+        assert await agent is True
+        work = await played.client.fetch(agent_id="other", wait_s=60)
+        assert work is not None
+        assert (work.task_id, work.attempt) == (task_id, 2)
+        attempts = (await played.client.get(task_id)).attempts
+    assert [attempt.outcome for attempt in attempts] == [Outcome.LOST]
+
+
 async def test_an_idle_agent_leaves_at_once() -> None:
     """Its long-poll is withdrawn: a task that comes then is not lost on it (P4)."""
     async with stage() as played:
