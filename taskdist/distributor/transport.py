@@ -197,6 +197,11 @@ def _guarded(
         try:
             await handler.func(stream)
         except Refused as refusal:
+            wrapper = stream._stream.wrapper
+            if wrapper is not None and wrapper.cancelled:
+                # The call was lost meanwhile: nobody hears of it, and grpclib, which cancelled us,
+                # would log a traceback for any end but a cancel.
+                raise asyncio.CancelledError from None
             raise to_status(refusal) from None
         finally:
             # They hold the stream that holds them, and collections are rare.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -315,3 +315,21 @@ async def test_one_that_cannot_be_sent_harms_no_other_of_its_batch(
     assert isinstance(refused, Exception)
     assert len(await everything(client)) == 2
     client.close()
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_stream_that_is_cut_off_while_its_connection_is_lost_ends_without_a_traceback(
+    client: Client, caplog: pytest.LogCaptureFixture, turns: int
+) -> None:
+    """P7: both may come in one turn of the loop, in any order, and are nobody's mistake."""
+    await submit(client)
+
+    with suppress(Unavailable):
+        async with hello(client) as stream:
+            await leases(stream, 1)
+            async with hello(client):  # It is newer, and cuts the older one off …
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                client.close()  # … and then the connection goes.
+    await asyncio.sleep(1)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
