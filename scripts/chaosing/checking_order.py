@@ -3,8 +3,8 @@ whether none was started too early or too late.
 
 The distributor's own records say in which batch a task became ready, was leased, ended. A task
 waits from the batch after the one in which it became ready. One that was leased without its agent
-ever hearing so went back uncounted: while a stream or a fetch was cut, as many tasks may be passed
-over as may have gone that way, and no more.
+ever hearing so went back uncounted: where a stream or a fetch was cut, or a stream said goodbye, as
+many tasks may be passed over as may have gone that way, and no more.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,9 @@ SET_BACK_MAX_S = 0.001
 UNSEEN_S = 1.5
 """How much longer than its term a lease may live of which its agent has not heard."""
 
+COMMIT_S = 0.5
+"""How long it may take until what a stream took back at its end is in the distributor's store."""
+
 EARLY_S = 0.002
 """How much two roundings of a time may differ."""
 
@@ -39,7 +42,7 @@ class Ordered:
 
     leases: int = 0
     strictly: int = 0
-    """Of these, while no stream or fetch was cut: not one task may be passed over."""
+    """Of these, while no stream or fetch ended unheard: not one task may be passed over."""
     waiting: int = 0
     """Of these, while others surely waited in the same lanes."""
     judged: bool = True
@@ -195,10 +198,13 @@ class _Unseen:
         """What came before the last lease that was heard of was written out, and heard of."""
         streams = list(process.streams.values())
         for number, stream in enumerate(streams):
-            if stream.well:
-                continue
             heard = [self._started[one] for one in stream.leases if one in self._started]
             since = max([self._evidence.wall(stream.invoked_at), *heard])
+            if stream.well:
+                # What was taken when the goodbye came was taken back before the end was said.
+                until = self._evidence.wall(self._served.reaches(stream.ended_at, COMMIT_S))
+                self._add(since, until, stream.slots)
+                continue
             until = self._end(process, stream)
             # The first word on a later stream comes after the hello has put things right.
             for later in streams[number + 1 :]:

@@ -73,7 +73,7 @@ def _cut_in_mid_lease(verdict: Verdict) -> int:
 def _judged(verdict: Verdict) -> list[tuple[str, str]]:
     judged, ordered = verdict.judged, verdict.ordered
     order = (
-        f"{ordered.leases:,} leases, {ordered.strictly:,} while no stream or fetch was cut, "
+        f"{ordered.leases:,} leases, {ordered.strictly:,} while nothing was cut, "
         f"{ordered.waiting:,} while others waited"
         if ordered.judged
         else "not judged, the wall clock was set back"
