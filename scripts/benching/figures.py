@@ -20,6 +20,7 @@ from scripts.benching.loads import (
 from scripts.benching.measured import Figure
 from scripts.benching.players import counting_agent, distributor, prober
 from scripts.benching.retention import retention
+from scripts.benching.returning import returning
 from taskdist.wire import messages as wire
 from taskdist.wire.codec import Codec, make
 
@@ -195,5 +196,9 @@ FIGURES: dict[str, Callable[[], list[Figure]]] = {
     "million": million,
 }
 
-CURVES: dict[str, Callable[[], list[Figure]]] = {"backlog": backlog, "retention": retention}
+CURVES: dict[str, Callable[[], list[Figure]]] = {
+    "backlog": backlog,
+    "retention": retention,
+    "returning": returning,
+}
 """Figures over a long time, measured only when they are named."""
