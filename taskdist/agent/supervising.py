@@ -3,7 +3,6 @@
 The calls block, and are for threads. `supervisor.py` does the work.
 """
 
-import json
 import signal
 import socket
 import subprocess
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import IO
 
 from taskdist.core.values import value
 
@@ -63,18 +62,18 @@ class Supervised:
         piped: bool = False,
     ) -> None:
         ours, theirs = socket.socketpair()
-        request = {
-            "argv": list(argv),
-            "grace_s": grace_s,
-            "limits": dict(limits or {}),
-            "pass_fds": list(pass_fds),
-        }
+        request = (
+            str(grace_s),
+            ",".join(f"{name}={limit}" for name, limit in (limits or {}).items()),
+            ",".join(map(str, pass_fds)),
+            *argv,
+        )
         with theirs:
             fd = theirs.fileno()
             try:
                 self._popen = subprocess.Popen(
                     # Nothing of the environment or of the user's packages has a say in it.
-                    [sys.executable, "-I", "-S", SUPERVISOR, str(fd), json.dumps(request)],
+                    [sys.executable, "-I", "-S", SUPERVISOR, str(fd), *request],
                     env=None if env is None else dict(env),
                     pass_fds=(fd, *pass_fds),
                     start_new_session=True,
@@ -116,11 +115,13 @@ class Supervised:
         with self._lock:
             self._is_over = True
             self._control.close()
-        said: Mapping[str, Any] = json.loads(answer) if answer.endswith(b"\n") else {}
-        if not said:
-            # Somebody killed the supervisor; the system killed its program with it.
-            return Ending(signal=signal.SIGKILL)
-        return Ending(said.get("exit"), said.get("signal"), said.get("refused", ""))
+        how, _, what = answer.decode(errors="replace").strip().partition(" ")
+        if how == "exit":
+            return Ending(exit_code=int(what))
+        if how == "refused":
+            return Ending(refused=what)
+        # If it said nothing, somebody killed the supervisor, and the system its program with it.
+        return Ending(signal=int(what) if how == "signal" else signal.SIGKILL)
 
     def _say(self, word: bytes) -> None:
         with self._lock:

@@ -1,10 +1,10 @@
 """Runs one program for an agent, and sees to it that nothing of it is left.
 
-A process of its own, started as `python -I -S supervisor.py FD REQUEST`, with nothing but the
-standard library, so that it is there in milliseconds. FD is a socket to the agent: `T` on it asks
-to stop the program (SIGTERM, after the grace SIGKILL), `K` to kill it, and its end says that the
-agent is gone, which is the same as `T`. When all is over, how the program ended goes back as a line
-of JSON.
+A process of its own, started as `python -I -S supervisor.py FD GRACE_S LIMITS PASS_FDS ARGV…`, with
+the least of the standard library (json and socket would double its start). FD is a socket to the
+agent: `T` on it asks to stop the program (SIGTERM, after the grace SIGKILL), `K` to kill it, and
+its end says that the agent is gone, which is the same as `T`. When all is over, how the program
+ended goes back as a line: `exit 1`, `signal 9`, `refused REASON`.
 
 On Linux it adopts whatever its program starts, also what left the process group, session and parent
 (PR_SET_CHILD_SUBREAPER): all that lives below it belongs to the run. Elsewhere only the process
@@ -12,19 +12,16 @@ group is stopped.
 """
 
 import errno
-import json
 import os
 import resource
 import select
 import signal
-import socket
 import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # the module would cost a fifth of the start
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping, Sequence
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -44,37 +41,37 @@ LIMITS = {
 
 
 def main() -> None:
-    control = socket.socket(fileno=int(sys.argv[1]))
-    request = json.loads(sys.argv[2])
+    _, fd, grace_s, limits, passed, *argv = sys.argv
+    control = int(fd)
+    os.set_inheritable(control, False)
+    pass_fds = [int(one) for one in passed.split(",") if one]
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
-    woken, waker = socket.socketpair()
-    for end in (woken, waker):
-        end.setblocking(False)
-    signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-    control.setblocking(False)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    program, refused = _start(request)
+    program, refused = _start(
+        argv, dict(one.split("=") for one in limits.split(",") if one), pass_fds
+    )
     if refused:
-        _answer(control, {"refused": refused})
+        _answer(control, f"refused {refused}")
         return
     # They belong to the program; held here too, its readers would wait for us.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for inherited in (0, 1, 2):
         os.dup2(nowhere, inherited)
-    for passed in request["pass_fds"]:
-        os.close(passed)
-    _answer(control, _watch(program, control, woken, asked, request["grace_s"]))
+    for one in pass_fds:
+        os.close(one)
+    _answer(control, _watch(program, control, woken, asked, float(grace_s)))
 
 
-def _watch(
-    program: int, control: socket.socket, woken: socket.socket, asked: "list[int]", grace_s: float
-) -> "Mapping[str, Any]":
+def _watch(program: int, control: int, woken: int, asked: "list[int]", grace_s: float) -> str:
     """Waits until nothing of the program lives; how it ended itself."""
-    ending: Mapping[str, Any] = {}
+    ending = ""
     stopping = False
     kill_at, given_up_at = float("inf"), float("inf")
     hears = [control, woken]
@@ -105,10 +102,13 @@ def _watch(
             pause_s = kill_at - now
         ready, _, _ = select.select(hears, [], [], min(pause_s, 3_600.0))
         if woken in ready:
-            woken.recv(4_096)
+            os.read(woken, 4_096)
         said = b""
         if control in ready:
-            said = control.recv(16)
+            try:
+                said = os.read(control, 16)
+            except ConnectionResetError:
+                said = b""
             if not said:
                 hears = [woken]
                 said = b"T"
@@ -123,7 +123,9 @@ def _watch(
             _signal_all(group, signal.SIGCONT)  # One that stands still would not hear it.
 
 
-def _start(request: "Mapping[str, Any]") -> "tuple[int, str]":
+def _start(
+    argv: "list[str]", limits: "Mapping[str, str]", pass_fds: "Sequence[int]"
+) -> "tuple[int, str]":
     """Starts the program: its process id, and why it could not be started, if it could not."""
     told, tells = os.pipe()  # closed by a successful exec
     program = os.fork()
@@ -133,13 +135,11 @@ def _start(request: "Mapping[str, Any]") -> "tuple[int, str]":
             _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_DFL)
-            for name, most in request["limits"].items():
+            for name, text in limits.items():
                 _, hard = resource.getrlimit(LIMITS[name])
-                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+                most = int(text) if hard == resource.RLIM_INFINITY else min(int(text), hard)
                 resource.setrlimit(LIMITS[name], (most, most))
-            for passed in request["pass_fds"]:
-                os.set_inheritable(passed, True)
-            os.execvp(request["argv"][0], request["argv"])
+            os.execvp(argv[0], argv)
         except Exception as error:  # It is told, whatever it is, and this process ends here.
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             os.write(tells, why.encode(errors="replace")[:1_000])
@@ -151,16 +151,15 @@ def _start(request: "Mapping[str, Any]") -> "tuple[int, str]":
     return program, refused
 
 
-def _ending(status: int) -> "Mapping[str, Any]":
+def _ending(status: int) -> str:
     if os.WIFSIGNALED(status):
-        return {"signal": os.WTERMSIG(status)}
-    return {"exit": os.WEXITSTATUS(status)}
+        return f"signal {os.WTERMSIG(status)}"
+    return f"exit {os.WEXITSTATUS(status)}"
 
 
-def _answer(control: socket.socket, ending: "Mapping[str, Any]") -> None:
+def _answer(control: int, ending: str) -> None:
     try:
-        control.setblocking(True)
-        control.sendall(json.dumps(ending).encode() + b"\n")
+        os.write(control, ending.encode() + b"\n")
     except OSError as error:  # the agent is gone
         if error.errno not in (errno.EPIPE, errno.ECONNRESET):
             raise
