@@ -27,7 +27,7 @@ async def note(word: str, ctx: Context) -> str:
     import asyncio
     await asyncio.sleep(0.05)
     with Path("notes").open("a") as file:
-        file.write(f"{word} {ctx.attempt}\\n")
+        file.write(f"{word}\\n")
     return word
 """
 
@@ -133,18 +133,20 @@ async def test_a_deploy_loses_and_repeats_no_work(
             await asyncio.to_thread(new.wait_for, "agent started")
             old.terminate()
             assert await asyncio.to_thread(old.wait_end) == 0
-            assert not old.logged("task handed back")
             await asyncio.to_thread(new.wait_for, "task succeeded", count=5)
         loading.cancel()
         tasks = [task async for task in client.list_tasks(queue=queue)]
         await over(client, [task.task_id for task in tasks])
         tasks = [await client.get(task.task_id) for task in tasks]
-    outcomes = [[attempt.outcome for attempt in task.attempts] for task in tasks]
-    assert outcomes == [[Outcome.SUCCEEDED]] * len(tasks)
-    names = {task.attempts[0].agent_id for task in tasks}
+    # A task that crosses with an agent's goodbye is handed back, and was never begun. A poll cannot
+    # say goodbye: over FetchTask it may be lost with its lease, and was never begun either.
+    crossed = {Outcome.RELEASED} | ({Outcome.LOST} if feed == "FetchTask" else set())
+    runs = [[one for one in task.attempts if one.outcome not in crossed] for task in tasks]
+    assert [[one.outcome for one in run] for run in runs] == [[Outcome.SUCCEEDED]] * len(tasks)
+    names = {run[0].agent_id for run in runs}
     assert names == {"old-0", "old-1", "new-0", "new-1"}
     notes = (processes.directory / "notes").read_text().splitlines()
-    assert sorted(notes) == sorted(f"{n} 1" for n in range(len(tasks)))
+    assert sorted(notes) == sorted(str(n) for n in range(len(tasks)))
 
 
 @pytest.mark.parametrize("kind", ["hang", "command"])
