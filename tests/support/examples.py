@@ -6,6 +6,11 @@ DEEP = "deep"
 DEEP_TIMES = 25
 
 
+def is_deep() -> bool:
+    """Whether this is a deep run."""
+    return settings.get_current_profile_name() == DEEP
+
+
 def examples(ordinary: int) -> int:
     """So many in the ordinary run, and as many times more in a deep one."""
-    return ordinary * DEEP_TIMES if settings.get_current_profile_name() == DEEP else ordinary
+    return ordinary * DEEP_TIMES if is_deep() else ordinary
