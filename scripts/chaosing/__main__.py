@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -36,16 +37,27 @@ def main() -> int:
     violations, keep = 0, True
     try:
         print(f"seed {plan.seed}, {arguments.minutes:g} min, histories in {folder}", flush=True)
-        cpu_s = asyncio.run(Campaign(plan, folder).run())
+        cpu_s = asyncio.run(_run(Campaign(plan, folder)))
         print(f"{'processor time':24} {cpu_s:.0f} s of the players")
         violations = _judge(folder / "histories", arguments.picture)
         keep = arguments.keep or violations > 0
+    except asyncio.CancelledError:
+        print("cut short by a signal", file=sys.stderr)
+        return 130
     finally:
         if keep:
             print(f"histories and store are kept in {folder}; --check {folder / 'histories'}")
         else:
             shutil.rmtree(folder)
     return 1 if violations else 0
+
+
+async def _run(campaign: Campaign) -> float:
+    """Runs it; a signal ends it and all its players, as a bug would."""
+    running = asyncio.ensure_future(campaign.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    return await running
 
 
 def _judge(histories: Path, picture: Path | None) -> int:

@@ -64,21 +64,26 @@ class Campaign:
         self._roles = {DISTRIBUTOR: Role(DISTRIBUTOR, serve, self._record, "serving")}
         self._links: dict[str, Link] = {}
         self._harm: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
         self._busy = {name: asyncio.Lock() for name in (*AGENTS, *SUBMITTERS)}
 
     async def run(self) -> float:
         """The whole of it; the processor time of all players, seconds."""
         try:
             await self._begin()
-            beside = [asyncio.ensure_future(one) for one in (self._tick(), self._probe())]
+            for one in (self._tick(), self._probe()):
+                self._beside.add(asyncio.ensure_future(one))
             await self._let_faults_happen()
             await self._drain()
-            for task in beside:
-                task.cancel()
+            for task in self._beside:
+                if task.done():
+                    task.result()  # It failed.
             return sum(role.cpu_s for role in self._roles.values())
         finally:
-            for task in self._harm:
+            beside = [*self._beside, *self._harm]
+            for task in beside:
                 task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             for role in self._roles.values():
                 role.kill()
             for link in self._links.values():
@@ -142,7 +147,6 @@ class Campaign:
             await asyncio.sleep(max(0.0, began + fault.at_s - time.monotonic()))
             task = asyncio.ensure_future(self._befall(fault))
             self._harm.add(task)
-            task.add_done_callback(self._harm.discard)
         await asyncio.sleep(max(0.0, began + self._plan.duration_s - time.monotonic()))
         if self._harm:
             await asyncio.gather(*self._harm)

@@ -4,11 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+
+PLAYERS = 7
+"""A distributor, four agents, two submitters."""
 
 LIMIT_S = 600.0
 """How long it may take, with its drain, on a machine that is busy with all else."""
@@ -16,15 +20,26 @@ LIMIT_S = 600.0
 
 def campaign(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `scripts/chaos`, whose files all go into this folder."""
+    process = begun(folder, *arguments)
+    try:
+        told, errors = process.communicate(timeout=LIMIT_S)
+    finally:
+        if process.poll() is None:
+            process.terminate()  # It ends its players.
+            process.wait()
+    return subprocess.CompletedProcess(arguments, process.returncode, told, errors)
+
+
+def begun(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`scripts/chaos`, on its way."""
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "scripts.chaosing", *arguments],
         cwd=ROOT,
         env=environ | {"TMPDIR": str(folder)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=LIMIT_S,
-        check=False,
     )
 
 
@@ -50,6 +65,23 @@ def test_a_minute_of_kills_stops_and_cuts_breaks_no_promise(tmp_path: Path) -> N
         assert re.search(rf"^{name} +[1-9]", run.stdout, re.MULTILINE), name
     assert not left_running(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_ends_it_with_all_its_players(tmp_path: Path) -> None:
+    """Nothing runs on; the histories so far are kept."""
+    process = begun(tmp_path, "--seed", "1", "--minutes", "60")
+    assert process.stdout is not None
+    process.stdout.readline()
+    (folder,) = tmp_path.iterdir()
+    end = time.monotonic() + LIMIT_S
+    while len(left_running(folder)) < PLAYERS and time.monotonic() < end:
+        time.sleep(0.1)  # They are other processes: no clock of ours moves them.
+    process.terminate()
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not left_running(tmp_path)
+    assert list((folder / "histories").iterdir())
 
 
 @pytest.mark.parametrize(
