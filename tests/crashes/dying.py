@@ -14,6 +14,8 @@ from tests.support.processes import LIMIT_S, environment
 
 ROOT = Path(__file__).parents[2]
 SIGKILLED = -9
+UNUSED = {"TASKDIST_RESERVE_BYTES": "0"}
+"""8 MiB that each start would write anew, for a disk that is full."""
 
 
 class Dying:
@@ -42,7 +44,7 @@ class Dying:
             "directory": str(store.parent),
             # Longer than any test: no lease is lost by itself.
             "flags": {"listen": "127.0.0.1:0", "lease": "1h"},
-            "environ": environment(store.parent) | dict(environ),
+            "environ": environment(store.parent) | UNUSED | dict(environ),
             "point": point.name if point else "",
             "load_rows": load_rows,
         }
