@@ -8,6 +8,9 @@ process. Anything else that is raised is a bug.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+_LINE_LENGTH_MAX = 1_000
+"""Characters of what is said of a store: SQLite may tell a damaged schema, all of it."""
+
 
 class Refused(Exception):
     """Base of the expected errors. Its text is one line for people."""
@@ -77,7 +80,15 @@ class Unsupported(Refused):
     """This distributor does not have that method."""
 
 
-class StoreUnusable(Exception):
+class StoreTrouble(Exception):
+    """How a store ends a process. One line, whatever SQLite has to say."""
+
+    def __init__(self, text: str) -> None:
+        line = " ".join(part.strip() for part in text.splitlines())
+        super().__init__(line if len(line) <= _LINE_LENGTH_MAX else f"{line[:_LINE_LENGTH_MAX]}…")
+
+
+class StoreUnusable(StoreTrouble):
     """The store cannot be opened, and it is for people to put that right: a bad path, a missing
     permission, another distributor's lock, a foreign file, a newer version. One line."""
 
@@ -86,5 +97,5 @@ class StoreHasNoRoom(StoreUnusable):
     """… since its disk is full."""
 
 
-class StoreFailed(Exception):
+class StoreFailed(StoreTrouble):
     """The store failed while in use, or is damaged. Nothing more is acknowledged (P6). One line."""

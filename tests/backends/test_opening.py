@@ -168,6 +168,18 @@ async def test_a_damaged_store_is_a_failed_one_and_not_locked(kept: Rig) -> None
         assert "\n" not in str(failed.value)
 
 
+async def test_what_sqlite_says_of_a_damaged_schema_is_one_line(kept: Rig) -> None:
+    """It tells it as it was written, in lines."""
+    await kept.close()
+    broken = (
+        "UPDATE sqlite_schema SET sql = replace(sql, 'queue TEXT', '? TEXT') WHERE name = 'task'"
+    )
+    write(kept.path, f"PRAGMA writable_schema = ON; {broken}")
+    with pytest.raises(StoreFailed, match="malformed database schema") as failed:
+        await Rig(kept.settings.store).open()
+    assert "\n" not in str(failed.value)
+
+
 async def test_a_store_whose_clocks_are_gone_is_a_failed_one(kept: Rig) -> None:
     """What SQLite reads of a page that a disk has lost."""
     await kept.submit()
