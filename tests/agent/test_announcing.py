@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from taskdist.agent.context import Context
+from taskdist.agent.registry import Registry
 from taskdist.core.offers import KindReport
 from taskdist.reports import LogLine, Progress, Remarks, Work
 from tests.support.agents import Stage, stage
@@ -95,3 +97,38 @@ async def test_what_a_run_says_comes_in_its_order_and_before_its_end() -> None:
         assert progresses == [0, 0.2, 0.4, 0.6, 0.8]
         assert heard[-1].task is not None
         assert heard[-1].task.result == b"42"
+
+
+async def test_what_a_handler_says_of_its_run_arrives_before_its_outcome() -> None:
+    """From an async function, and from one in a thread."""
+    registry = Registry()
+
+    @registry.handler
+    async def simulate(_: bytes, ctx: Context) -> bytes:
+        for number in range(3):
+            await ctx.progress(number / 3, f"step {number}")
+            ctx.log(f"line {number}")
+            await asyncio.sleep(1)
+        ctx.log("last")
+        return b"42"
+
+    @registry.handler
+    def threaded(_: bytes, ctx: Context) -> bytes:
+        ctx.log("in a thread")
+        return b"43"
+
+    async with stage() as played:
+        played.agent(registry)
+        ids = [await played.submit(kind=kind) for kind in ("simulate", "threaded")]
+        told: list[list[str | float | None]] = []
+        for task_id in ids:
+            heard = [news async for news in played.client.follow(task_id, after=0)]
+            said = [news.entry for news in heard if news.entry is not None]
+            entries = [one for one in said if isinstance(one, LogLine | Progress)]
+            assert len(entries) == len(said)
+            assert all(entry.at for entry in entries)
+            told.append([e.text if isinstance(e, LogLine) else e.fraction for e in entries])
+            assert heard[-1].task is not None
+            assert heard[-1].task.result in (b"42", b"43")
+        assert told[0] == ["line 0", 0, "line 1", 1 / 3, "line 2", 2 / 3, "last"]
+        assert told[1] == ["in a thread"]

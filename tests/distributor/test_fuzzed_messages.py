@@ -196,11 +196,12 @@ async def test_what_is_refused_leaves_no_memory_behind() -> None:
             assert len(refused) > 100
             sizes = []
             tracemalloc.start()
-            for _ in range(8):
+            for _ in range(16):
                 for path, body in refused:
                     await call(channel, path, body)
                 gc.collect()
                 sizes.append(tracemalloc.get_traced_memory()[0])
             tracemalloc.stop()
-        # The first rounds fill what has a limit: the last 1,024 calls of either side.
-        assert sizes[-1] - sizes[4] < KEPT_BYTES_MAX * len(refused), sizes
+        # The first rounds fill what has a limit: the last 1,024 calls of either side. These are
+        # dropped many at once, every fifth or sixth round.
+        assert max(sizes[10:]) - max(sizes[4:10]) < KEPT_BYTES_MAX * len(refused), sizes
