@@ -130,5 +130,5 @@ async def test_what_a_handler_says_of_its_run_arrives_before_its_outcome() -> No
             told.append([e.text if isinstance(e, LogLine) else e.fraction for e in entries])
             assert heard[-1].task is not None
             assert heard[-1].task.result in (b"42", b"43")
-        assert told[0] == ["line 0", 0, "line 1", 1 / 3, "line 2", 2 / 3, "last"]
+        assert told[0] == [0, "line 0", 1 / 3, "line 1", 2 / 3, "line 2", "last"]
         assert told[1] == ["in a thread"]
