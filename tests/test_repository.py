@@ -14,6 +14,7 @@ PACKAGE = ROOT / "taskdist"
 GENERATED = PACKAGE / "wire" / "messages.py"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != GENERATED)
 OURS = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), *sorted(ROOT.glob("scripts/*.py"))]
+OURS += sorted(ROOT.glob("examples/*/*.py"))
 
 LAYERS: dict[str, set[str]] = {
     "sources": set(),
@@ -189,14 +190,15 @@ def test_the_architecture_names_what_exists() -> None:
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:
-    for document in ROOT.glob("*.md"):
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]
+    for document in documents:
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
             if not target.startswith("http"):
-                assert (ROOT / target).exists(), f"{document.name}: {target}"
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
 def test_the_lock_files_name_no_registry() -> None:
-    for path in (ROOT / "requirements").glob("*.txt"):
+    for path in (*ROOT.glob("requirements/*.txt"), *ROOT.glob("examples/*/requirements.txt")):
         text = path.read_text()
         assert "--hash=sha256:" in text
         assert not re.search(r"https?://|--index|file:/", text), path
