@@ -31,6 +31,8 @@ def main() -> int:
     if not 0 < arguments.rate <= 1_000:
         parser.error(f"--rate {arguments.rate:g}; allowed: more than 0, at most 1000")
     if arguments.check:
+        if not list(arguments.check.glob("*.jsonl")):
+            parser.error(f"--check {arguments.check}: there are no histories in it")
         return 1 if _judge(arguments.check, arguments.picture) else 0
     plan = Plan(arguments.seed, arguments.minutes * 60, arguments.rate)
     folder = Path(tempfile.mkdtemp(prefix="taskdist-chaos-"))

@@ -85,7 +85,8 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 @pytest.fixture(scope="module")
 def ends(refusing: Processes, places: dict[str, str]) -> dict[str, tuple[int, list[str]]]:
     """The exit code and the lines on stderr of each."""
-    names, ended = list(REFUSED), {}
+    names = list(REFUSED)
+    ended: dict[str, tuple[int, list[str]]] = {}
     for start in range(0, len(names), AT_ONCE):
         spawned = {
             name: refusing.spawn(
