@@ -164,7 +164,12 @@ def create(connection: apsw.Connection) -> None:
 
 
 def migrate(connection: apsw.Connection, version: int) -> None:
-    """Brings a journal of this version to SCHEMA_VERSION, in the open transaction."""
+    """Brings a journal of this version to SCHEMA_VERSION, in the open transaction.
+
+    One that is of it already is not written: a start may be on a full disk, or a damaged one.
+    """
+    if version == SCHEMA_VERSION:
+        return
     connection.create_scalar_function("checksum_of", cast(Any, checksum), 2)
     for number in range(version, SCHEMA_VERSION):
         connection.execute(_STEPS[number])

@@ -197,6 +197,8 @@ def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers:
         raise StoreUnusable(f"the store {path} is damaged: it does not say its version")
     if not is_new and not _knows_its_clocks(connection):
         raise StoreFailed(f"the store {path} is damaged: it does not say up to where it goes")
+    if path is not None and connection.readonly("main"):
+        raise StoreUnusable(f"the store {path} cannot be written: it is read-only")
     connection.pragma("mmap_size", 0)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     if path is not None:

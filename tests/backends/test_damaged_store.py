@@ -111,7 +111,7 @@ async def look(path: Path, kept: Kept) -> str:
 
 
 async def ask(rig: Rig, kept: Kept) -> None:
-    """Takes all there is and reads every task."""
+    """Takes all there is and reads every task. Data and results are right, or not told."""
     for task_id in kept.data:
         (history,) = await asyncio.gather(rig.history(task_id), return_exceptions=True)
         assert isinstance(history, TaskHistory | Refused), repr(history)
@@ -123,7 +123,7 @@ async def ask(rig: Rig, kept: Kept) -> None:
         if not isinstance(grants, Grants):
             return
         for grant in grants.grants:
-            assert grant.data == kept.data[grant.task.id]
+            assert grant.data == content(grant.task.sequence - 1), "ids have no checksum"
     await asyncio.gather(rig.apply(submit()), return_exceptions=True)
 
 

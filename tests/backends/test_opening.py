@@ -168,6 +168,16 @@ async def test_a_damaged_store_is_a_failed_one_and_not_locked(kept: Rig) -> None
         assert "\n" not in str(failed.value)
 
 
+async def test_a_start_writes_nothing(kept: Rig) -> None:
+    """It may be on a full disk, or find damage later."""
+    await kept.submit()
+    await kept.close()
+    before = kept.path.read_bytes()
+    await kept.open()
+    assert kept.path.read_bytes() == before
+    assert kept.path.with_name(f"{kept.path.name}-wal").stat().st_size == 0
+
+
 async def test_what_sqlite_says_of_a_damaged_schema_is_one_line(kept: Rig) -> None:
     """It tells it as it was written, in lines."""
     await kept.close()
