@@ -208,7 +208,7 @@ async def look(rig: Rig, query: Any) -> None:
         await rig.read(query)
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(faults=st.lists(spoilt(), min_size=1, max_size=4))
 def test_p6_any_value_in_any_column(filled: Path, faults: list[Spoilt]) -> None:
     """… of any of SQLite's types, also those that the table's own would not allow."""
