@@ -36,6 +36,7 @@ class Link:
         self._told = told
         self._pipes: dict[int, _Pair] = {}
         self._count = 0
+        self._closed = False
         self._open: dict[Way, asyncio.Event] = {"up": asyncio.Event(), "down": asyncio.Event()}
         self.heal()
         self.cuts = 0
@@ -50,6 +51,7 @@ class Link:
     async def close(self) -> None:
         """Cuts all, and listens no more."""
         self._server.close()
+        self._closed = True
         for task in self.cut():
             with suppress(asyncio.CancelledError):
                 await task
@@ -107,6 +109,9 @@ class Link:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._closed:  # It came in the same moment.
+            writer.close()
+            return
         self._count += 1
         number = self._count
         pair = _Pair(task, writer)
