@@ -35,6 +35,9 @@ PAUSE_MIN_S = 0.01
 CLOCK_STEP_S = 0.001
 """A timer may end by so much too early."""
 
+CANCEL_AGAIN_S = 0.1
+"""How long a heartbeat that was cancelled is waited for before it is cancelled again."""
+
 GIVEN_UP = "it could not be renewed in time"
 """Why a lease is given up here, when the distributor has not said that it is over."""
 
@@ -238,10 +241,12 @@ class ThreadRunner:
         ready.wait()
 
     def stop(self) -> None:
-        """Cancels it and waits for the thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
+        """Cancels it and waits for the thread. More than once, if need be: a cancel in the instant
+        in which a call's time is up is taken for that, and forgotten."""
+        while self._thread.is_alive():
+            with suppress(RuntimeError):  # The loop is closed; the thread is about to end.
+                self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(CANCEL_AGAIN_S)
 
 
 class TaskRunner:
