@@ -5,7 +5,7 @@ from typing import Any, assert_type
 
 from pydantic import BaseModel
 
-from taskdist import Context, Handler, Registry
+from taskdist import AsyncClient, Client, Context, Handle, Handler, Registry
 from taskdist.kinds import Kind
 
 
@@ -79,3 +79,20 @@ assert_type(copy, Kind[Prompt, bytes])
 _: Coroutine[Any, Any, Completion] = infer(Prompt(text=""), some_context())
 assert_type(count(Prompt(text=""), some_context()), int)
 assert_type(raw(b""), bytes)
+
+
+async def submits(client: AsyncClient) -> None:
+    handle = await client.submit(infer, Prompt(text=""), tier="paid", time="90s")
+    assert_type(handle, Handle[Completion])
+    assert_type(await handle.result(timeout=5), Completion)
+    assert_type(await (await client.submit(count, Prompt(text=""))).result(), int)
+    assert_type(await client.submit("infer", {"text": ""}), Handle[bytes])
+    async for done in client.as_completed(await client.submit_many(infer, [Prompt(text="")])):
+        assert_type(await done.result(), Completion)
+
+
+def submits_and_waits(client: Client) -> None:
+    assert_type(client.submit(infer, Prompt(text="")).result(), Completion)
+    assert_type(client.submit(copy, Prompt(text="")).result(), bytes)
+    for done in client.as_completed(client.submit_many(infer, [Prompt(text="")])):
+        assert_type(done.result(), Completion)
