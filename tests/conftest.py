@@ -19,12 +19,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--deep", action="store_true", help=f"{DEEP_TIMES} times as many examples, and more"
     )
+    parser.addoption(
+        "--without", metavar="SAFEGUARD", help="a switch of tests/ablations/switches.py"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(DEEP, max_examples=DEEP_TIMES * settings().max_examples)
     if config.getoption("--deep"):
         settings.load_profile(DEEP)
+    if safeguard := config.getoption("--without"):
+        from tests.ablations.switches import SWITCHES  # only now: it imports all of the product
+
+        if safeguard not in SWITCHES:
+            raise pytest.UsageError(f"--without {safeguard}: one of {', '.join(SWITCHES)}")
+        SWITCHES[safeguard].turn_off()
     config.addinivalue_line(
         "markers", "virtual_time: runs on a loop whose clock jumps to whatever is due next"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskdist.core.commands import Cancel, Done, Heartbeat, Held, Locate, Settled, TakeBack
+from taskdist.core.commands import Cancel, Done, Heartbeat, Held, Locate, Resume, Settled, TakeBack
 from taskdist.core.errors import (
     Exhausted,
     LeaseNotHeld,
@@ -213,6 +213,26 @@ async def test_leases_that_were_not_heard_of_are_undone_exactly(rig: Rig) -> Non
     history = await rig.history(task_id)
     assert history.task == before
     assert history.attempts == ()
+
+
+async def test_p4_a_session_that_is_back_keeps_what_it_names_and_the_rest_is_undone(
+    rig: Rig,
+) -> None:
+    """What it does not name it never heard of. Another session's leases it cannot name."""
+    for _ in range(3):
+        await rig.submit()
+    held, unheard = await rig.take(session="s"), await rig.take(session="s")
+    others = await rig.take(session="t")
+    named = (lease_id_of(held), lease_id_of(others))
+    assert await rig.apply(Resume("agent-1", "s", named)) == Held(named[:1])
+    assert [(await rig.task(one.id)).state for one in (held, unheard, others)] == [
+        TaskState.LEASED,
+        TaskState.READY,
+        TaskState.LEASED,
+    ]
+    again = await rig.take()
+    assert (again.id, again.attempt, again.lost_count) == (unheard.id, 1, 0)
+    assert (await rig.history(unheard.id)).attempts == ()
 
 
 async def test_what_is_unknown_is_not_found(rig: Rig) -> None:

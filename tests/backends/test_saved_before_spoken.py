@@ -76,10 +76,12 @@ async def test_p1_while_the_commit_is_under_way_nothing_is_said(
     call = kept.ask(submit())
     await asyncio.to_thread(begun.wait)
     await turns(100)
-    assert not call.done()
-    assert not waiter.done()
-    assert len(kept.hearer.changes) == heard
-    go_on.set()
+    try:
+        assert not call.done()
+        assert not waiter.done()
+        assert len(kept.hearer.changes) == heard
+    finally:
+        go_on.set()
     task = (await call).task
     (grant,) = (await waiter).grants
     assert grant.task.id == task.id

@@ -171,7 +171,8 @@ async def test_a_frozen_peer_is_noticed_within_half_a_minute() -> None:
     async with peer_of() as (peer, _, _):
         await asyncio.sleep(0.001)
         peer.is_frozen = True
-        await peer.closed
+        async with asyncio.timeout(60):
+            await peer.closed
         assert now_s() <= 30.1
 
 
