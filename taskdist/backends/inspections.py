@@ -79,7 +79,7 @@ class Inspections:
                     raise Exhausted(f"the {name} took longer than inspection_us allows")
                 step = await loop.run_in_executor(inspection.thread, next, steps, None)
                 if step is None:
-                    return
+                    break
                 yield step
         except apsw.Error as error:
             self._failed(error)
@@ -90,6 +90,8 @@ class Inspections:
             closed = inspection.thread.submit(steps.close)
             inspection.thread.shutdown(wait=False)
             closed.add_done_callback(lambda closed: loop.call_soon_threadsafe(self._end, closed))
+        # Who has heard all may ask for the next one at once.
+        await inspection.over.wait()
 
     def _begin(self, name: str) -> "_Inspection":
         if self._under_way is not None:

@@ -29,6 +29,11 @@ async def test_a_store_with_tasks_in_every_state_is_sound(kept: Rig) -> None:
     assert [step.done for step in steps[:-1]] == [False] * (len(steps) - 1)
 
 
+async def test_p7_after_the_end_of_a_check_the_next_may_begin_at_once(kept: Rig) -> None:
+    for _ in range(20):
+        assert (await checked(kept))[-1].done
+
+
 async def test_an_empty_store_is_sound(kept: Rig) -> None:
     last = (await checked(kept))[-1]
     assert (last.tasks, last.fault_count, last.done) == (0, 0, True)
