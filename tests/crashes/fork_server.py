@@ -29,10 +29,10 @@ from taskdist.settings import DistributorSettings
 from taskdist.wire import codec, messages
 from tests.crashes.contract import RPCS
 from tests.crashes.disk import Disk
-from tests.crashes.points import POINTS, STARTS, STOPS, Point, Side
+from tests.crashes.points import ALL, Point, Side
 
-NAMED = {point.name: point for point in (*POINTS, *STARTS, *STOPS)}
-assert len(NAMED) == len(POINTS) + len(STARTS) + len(STOPS)
+NAMED = {point.name: point for point in ALL}
+assert len(NAMED) == len(ALL)
 
 
 class Trap:

@@ -128,9 +128,13 @@ POINTS = (
 )
 """On the way of a call, in its order."""
 
-STARTS = (
+FIRST_STARTS = (
     Point("the tables are made", schema, "create", _AFTER, _SAVES),
-    Point("before its commit is synced", File, "xSync", _BEFORE, _SAVES, when=_is_commit),
+    Point("the tables are in the log", File, "xSync", _BEFORE, _SAVES, when=_is_commit),
+)
+"""In the start that makes a store."""
+
+STARTS = (
     Point("before the leases are loaded", Live, "load_leases", _BEFORE, _SAVES),
     Point("the leases have a full term", Live, "load_leases", _AFTER, _SAVES),
     Point("before tasks are loaded", Live, "load_some", _BEFORE, _SAVES),
@@ -139,7 +143,7 @@ STARTS = (
     Point("it listens", Distributor, "listen", _AFTER, _SAVES),
     Point("its first batch", Writer, "step", _AFTER, _SAVES),
 )
-"""In a start."""
+"""In each start."""
 
 STOPS = (
     Point("before takes are stopped", Distributor, "stop", _BEFORE, _SAVES),
@@ -151,5 +155,6 @@ STOPS = (
 )
 """In a stop."""
 
-for _point in (*POINTS, *STARTS, *STOPS):
+ALL = (*POINTS, *FIRST_STARTS, *STARTS, *STOPS)
+for _point in ALL:
     assert callable(getattr(_point.owner, _point.function)), _point
