@@ -26,13 +26,23 @@ from tests.support.examples import examples
 FIRST_GOOD = 20
 """Rows of this sequence and above are left alone."""
 
-COLUMNS = [
-    (line.split("(")[0].split()[2], column.split()[0])
-    for line in SCHEMA.split(";")
-    if line.strip().startswith("CREATE TABLE")
-    for column in line.split("(", 1)[1].rsplit(")", 1)[0].split(",")
-    if column.split()[0].islower() and column.split()[0] != "attempt)"
-]
+
+def every_column() -> list[tuple[str, str]]:
+    """The tables of a store with their columns, as SQLite itself reads the schema."""
+    connection = apsw.Connection(":memory:")
+    connection.execute(SCHEMA)
+    tables = [
+        name
+        for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    ]
+    return [
+        (table, column)
+        for table in tables
+        for (column,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+    ]
+
+
+COLUMNS = every_column()
 """Every column of every table, with the table's name."""
 
 
