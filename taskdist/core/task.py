@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from taskdist.core.values import members, value
 from taskdist.limits import (
@@ -140,7 +140,9 @@ Delay = Annotated[int, Field(ge=0, le=DELAY_MAX_US)]
 class Task(BaseModel):
     """A unit of work, validated where it enters: from the wire, and from the journal's rows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    # Strict: a value that only looks like one of the field's type, such as a blob of digits in a
+    # damaged row, is refused here; taken, it would be refused by the store when it is next written.
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     # What the submitter said.
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
@@ -149,7 +151,7 @@ class Task(BaseModel):
     kind: Name = "simulate"
     queue: Name = "default"
     max_retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_MAX)] = MAX_RETRIES_DEFAULT
-    backoff: Backoff = Backoff.NONE
+    backoff: Annotated[Backoff, Strict(False)] = Backoff.NONE
     backoff_us: Delay = 0
     """Before the first retry; with `exponential` doubled each time."""
     backoff_max_us: Delay = 0
@@ -173,7 +175,7 @@ class Task(BaseModel):
     # Where it is in its life.
     sequence: Count = 0
     """Its number in the order of submission, from 1; also its row in the journal."""
-    state: TaskState = TaskState.READY
+    state: Annotated[TaskState, Strict(False)] = TaskState.READY
     retry_count: Count = 0
     """Reported failures so far."""
     lost_count: Count = 0

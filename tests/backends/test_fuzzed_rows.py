@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskdist.backends.schema import SCHEMA
@@ -220,6 +220,7 @@ async def look(rig: Rig, query: Any) -> None:
 
 @settings(max_examples=examples(40), deadline=None)
 @given(faults=st.lists(spoilt(), min_size=1, max_size=4))
+@example([Spoilt(("task", "queue"), 2, b"-")])  # Was taken for a name, and stopped the store.
 def test_p6_any_value_in_any_column(filled: Path, faults: list[Spoilt]) -> None:
     """… of any of SQLite's types, also those that the table's own would not allow."""
     with tempfile.TemporaryDirectory() as directory:
