@@ -19,6 +19,8 @@ class Official:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address)
+        # Once for all: a call that waited for the connection would wait on after its end.
+        grpc.channel_ready_future(self._channel).result(LIMIT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -37,19 +39,19 @@ class Official:
     def begin(self, rpc: str, **fields: Any) -> Any:
         """The same, as a future."""
         ask = _open(self._channel.unary_unary, rpc)
-        return ask.future(_message(rpc, fields), timeout=LIMIT_S, wait_for_ready=True)
+        return ask.future(_message(rpc, fields), timeout=LIMIT_S)
 
     def watch(self, rpc: str, **fields: Any) -> Iterator[Any]:
         """The answers of an rpc that has many."""
         ask = _open(self._channel.unary_stream, rpc)
-        answers: Iterator[Any] = ask(_message(rpc, fields), timeout=LIMIT_S, wait_for_ready=True)
+        answers: Iterator[Any] = ask(_message(rpc, fields), timeout=LIMIT_S)
         return answers
 
     def talk(self, rpc: str, said: Iterator[dict[str, Any]]) -> Iterator[Any]:
         """The answers of an rpc that is asked many times."""
         ask = _open(self._channel.stream_stream, rpc)
         messages = (_message(rpc, fields) for fields in said)
-        answers: Iterator[Any] = ask(messages, timeout=LIMIT_S, wait_for_ready=True)
+        answers: Iterator[Any] = ask(messages, timeout=LIMIT_S)
         return answers
 
 
