@@ -17,7 +17,7 @@ from taskdist import interpreter, logs
 from taskdist.agent.context import Context
 from taskdist.agent.registry import Registry
 from taskdist.agent.runtime import Agent
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.settings import AgentSettings
 from taskdist.signals import Signals
 
@@ -42,7 +42,7 @@ async def main(server: str, slots: int, count: int) -> None:
         return b""
 
     handled = [0]
-    agent = Agent("bench", settings, registry, lambda: Client(server))
+    agent = Agent("bench", settings, registry, lambda: Stub(server))
     signals = Signals()
     running = asyncio.ensure_future(agent.run(signals))
     say({"event": "agent started"})

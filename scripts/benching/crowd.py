@@ -21,7 +21,7 @@ from taskdist.agent.context import Context
 from taskdist.agent.heartbeat import TaskRunner
 from taskdist.agent.registry import Registry
 from taskdist.agent.runtime import Agent
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.connection import channel_to
 from taskdist.settings import AgentSettings
 from taskdist.signals import Signals
@@ -53,7 +53,7 @@ async def main(server: str, name: str, count: int, work_s: float) -> None:
 
         return made
 
-    def client() -> Client:
+    def client() -> Stub:
         channel = channel_to(server)
         create = channel._create_connection
 
@@ -62,7 +62,7 @@ async def main(server: str, name: str, count: int, work_s: float) -> None:
             return create()
 
         vars(channel)["_create_connection"] = noted
-        return Client(channel=channel)
+        return Stub(channel=channel)
 
     signals = Signals()
     running = []

@@ -9,7 +9,7 @@ from typing import Any
 from scripts.benching.loads import check, done, submit_batches
 from scripts.benching.measured import Failed, Figure
 from scripts.benching.players import PATIENCE_S, Player, counting_agent, distributor
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.reports import Submission, Submitted
 
 AGENTS = 1_000
@@ -124,7 +124,7 @@ async def _submit_and_wait(address: str, count: int, *, spread_s: float = 0) -> 
     """
     parts = SPREAD_PARTS if spread_s else 1
     sizes = [AGENTS // parts] * parts + [AGENTS] * (count // AGENTS - 1)
-    async with Client(address) as client:
+    async with Stub(address) as client:
         last = ""
         for number, size in enumerate(sizes):
             answers = await client.submit_many([Submission("free", 0.0, b"x" * 100)] * size)

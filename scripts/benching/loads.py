@@ -5,7 +5,7 @@ import time
 
 from scripts.benching.measured import Failed
 from scripts.benching.players import PATIENCE_S, Player
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import TaskState
 from taskdist.reports import Submission
 
@@ -23,7 +23,7 @@ def done(player: Player, count: int, patience_s: float = PATIENCE_S) -> float:
 
 async def check(address: str, count: int) -> None:
     """Every task succeeded, in its first attempt."""
-    async with Client(address) as client:
+    async with Stub(address) as client:
         tasks = [task async for task in client.list_tasks(page_size=1_000)]
     good = sum(task.state is TaskState.SUCCEEDED and task.attempt == 1 for task in tasks)
     if (len(tasks), good) != (count, count):
@@ -37,7 +37,7 @@ async def check_in_part(address: str, *, submitted: int, worked: int) -> None:
     shorter one would not), and its position is how many wait. Those that succeeded are listed.
     None may be leased meanwhile.
     """
-    async with Client(address, batching=False) as client:
+    async with Stub(address, batching=False) as client:
         last = await client.submit(user_tier="free", est_processing_time_s=SECONDS_NEVER)
         await client.cancel(last.task_id)
         succeeded = client.list_tasks(states=[TaskState.SUCCEEDED], page_size=1_000)
@@ -60,7 +60,7 @@ async def submit_batches(
     """
     size = min(together, max(1, 3_000_000 // len(data)))
     sizes = iter([size] * (count // size) + [count % size] * (count % size > 0))
-    async with Client(address) as client:
+    async with Stub(address) as client:
         begin = time.perf_counter()
 
         async def submit() -> None:
@@ -75,7 +75,7 @@ async def submit_batches(
 
 async def submit_now_and_then(address: str, count: int) -> None:
     """One at a time, each with the time of its submit, while nothing else happens."""
-    async with Client(address, batching=False) as client:
+    async with Stub(address, batching=False) as client:
         for _ in range(count):
             now = str(time.monotonic()).encode()
             await client.submit(user_tier="free", est_processing_time_s=0, data=now)
@@ -84,7 +84,7 @@ async def submit_now_and_then(address: str, count: int) -> None:
 
 async def submit_singles(address: str, count: int, *, batching: bool = False) -> float:
     """Submits so many tasks one per call from 64 callers; tasks a second."""
-    async with Client(address, batching=batching) as client:
+    async with Stub(address, batching=batching) as client:
         begin = time.perf_counter()
 
         async def submit() -> None:

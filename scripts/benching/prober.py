@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from scripts.benching.counting_agent import say
 from scripts.benching.loads import SECONDS_NEVER
 from taskdist import interpreter, logs
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.signals import Signals
 
 PAUSE_S = 0.005
@@ -28,7 +28,7 @@ DATA = b"x" * 1_024
 async def main(server: str, names: list[str]) -> None:
     signals = Signals()
     ids: list[str] = []
-    async with Client(server, batching=False, timeout_s=60) as client:
+    async with Stub(server, batching=False, timeout_s=60) as client:
 
         async def submit() -> None:
             task = await client.submit(

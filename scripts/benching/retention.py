@@ -14,7 +14,7 @@ from pathlib import Path
 from scripts.benching.loads import done, submit_batches
 from scripts.benching.measured import Failed, Figure
 from scripts.benching.players import counting_agent, distributor, prober
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.limits import MIB
 
 KEPT = 100_000
@@ -72,7 +72,7 @@ def _files(store: Path) -> list[Path]:
 async def _check(address: str) -> None:
     """What is left is what may be kept."""
     end = time.monotonic() + WAIT_S
-    async with Client(address, batching=False) as client:
+    async with Stub(address, batching=False) as client:
         while True:
             states = [task.state async for task in client.list_tasks(page_size=1_000)]
             if len(states) == KEPT or time.monotonic() > end:

@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.benching.measured import Failed, Figure
 from scripts.benching.players import Player, distributor
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import TaskState
 from taskdist.reports import Submission
 
@@ -120,14 +120,14 @@ def _ends(crowd: Sequence[Player]) -> list[dict[str, Any]]:
 
 
 async def _ping(address: str) -> None:
-    async with Client(address, timeout_s=PATIENCE_S) as client:
+    async with Stub(address, timeout_s=PATIENCE_S) as client:
         await client.ping()
 
 
 async def _submit_and_see_leased(address: str, count: int, leased: int, work_s: int) -> None:
     """Submits so many tasks, and returns when so many are leased."""
     data = str(work_s).encode()
-    async with Client(address, timeout_s=PATIENCE_S) as client:
+    async with Stub(address, timeout_s=PATIENCE_S) as client:
         for _ in range(count // 1_000):
             await client.submit_many([Submission("free", work_s, data)] * 1_000)
         end = time.monotonic() + PATIENCE_S

@@ -14,7 +14,7 @@ from scripts.chaosing.faults import DISTRIBUTOR, Fault, phases, schedule
 from scripts.chaosing.history import Recorder
 from scripts.chaosing.proxy import Link
 from scripts.chaosing.stage import HeldPort, Role, misbehave, serve_command
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Unavailable
 
 TICK_S = 0.2
@@ -126,7 +126,7 @@ class Campaign:
 
     async def _probe(self) -> None:
         """Asks something that takes the writer, past every link, to know that it serves."""
-        async with Client(f"127.0.0.1:{self._port.number}") as client:
+        async with Stub(f"127.0.0.1:{self._port.number}") as client:
             while True:
                 invoked_at = time.monotonic()
                 with suppress(Unavailable):  # It is dead; that is no answer.
@@ -173,7 +173,7 @@ class Campaign:
         if not self._roles[DISTRIBUTOR].is_running:
             await self._roles[DISTRIBUTOR].start()  # It ended by itself; what it kept is judged.
         address = f"127.0.0.1:{self._port.number}"
-        async with Client(address) as client:
+        async with Stub(address) as client:
             drained = await finals.wait_for_none_live(client, DRAIN_S)
             self._record.write("campaign", what="drained", whole=drained)
             for name in AGENTS:

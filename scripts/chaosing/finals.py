@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from scripts.chaosing.history import Recorder, digest
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import TaskState
 from taskdist.reports import TaskReport
 
@@ -15,7 +15,7 @@ LOOK_EVERY_S = 0.5
 READERS = 16
 
 
-async def wait_for_none_live(client: Client, patience_s: float) -> bool:
+async def wait_for_none_live(client: Stub, patience_s: float) -> bool:
     """Whether every task has ended by then."""
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
@@ -25,7 +25,7 @@ async def wait_for_none_live(client: Client, patience_s: float) -> bool:
     return False
 
 
-async def write_all(client: Client, record: Recorder) -> None:
+async def write_all(client: Stub, record: Recorder) -> None:
     """Writes a line about each task."""
     task_ids = [task.task_id async for task in client.list_tasks(page_size=1_000)]
     left = iter(task_ids)

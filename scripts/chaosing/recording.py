@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 from scripts.chaosing.history import Recorder, digest
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.work import WorkStream
 from taskdist.core.errors import Exhausted, Refused, Unavailable
 from taskdist.core.task import TaskState
@@ -22,7 +22,7 @@ UNANSWERED = (Unavailable, Exhausted)
 _numbers = count(1)
 
 
-class RecordingClient(Client):
+class RecordingClient(Stub):
     """The calls of an agent.
 
     Args:
@@ -34,7 +34,7 @@ class RecordingClient(Client):
         self._record = record
 
     async def fetch(self, **asked: Any) -> Work | None:
-        """See `Client.fetch`."""
+        """See `Stub.fetch`."""
         number = next(_numbers)
         self._record.write("fetch", do="invoke", call=number)
         lease_id = None
@@ -51,7 +51,7 @@ class RecordingClient(Client):
             self._record.write("fetch", do=do, call=number, lease_id=lease_id)
 
     async def complete(self, *, task_id: str, lease_id: str, **more: Any) -> str:
-        """See `Client.complete`."""
+        """See `Stub.complete`."""
         said = {name: more[name] for name in ("result", "error", "retryable", "retry_after_s")}
         report = Report(task_id, lease_id, **said)
         _record_outcome(self._record, report)
@@ -64,7 +64,7 @@ class RecordingClient(Client):
         return message
 
     async def release(self, *, task_id: str, agent_id: str, lease_id: str) -> TaskState:
-        """See `Client.release`."""
+        """See `Stub.release`."""
         said = {"task_id": task_id, "lease_id": lease_id, "outcome": "RELEASED"}
         self._record.write("outcome", do="invoke", **said)
         try:
@@ -78,7 +78,7 @@ class RecordingClient(Client):
     async def heartbeat(
         self, *, agent_id: str, lease_ids: Sequence[str], timeout_s: float | None = None
     ) -> frozenset[str]:
-        """See `Client.heartbeat`."""
+        """See `Stub.heartbeat`."""
         number = next(_numbers)
         self._record.write("heartbeat", do="invoke", call=number, lease_ids=list(lease_ids))
         try:
@@ -92,7 +92,7 @@ class RecordingClient(Client):
         return held
 
     def work(self, **asked: Any) -> AbstractAsyncContextManager[WorkStream]:
-        """See `Client.work`."""
+        """See `Stub.work`."""
         return self._recorded_work(asked)
 
     @asynccontextmanager

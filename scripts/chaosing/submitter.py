@@ -14,7 +14,7 @@ from random import Random
 from scripts.chaosing.history import Recorder, digest, read
 from scripts.chaosing.wishes import Wish, data_of, draw, said
 from taskdist import interpreter, logs
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Exhausted, Refused, Unavailable
 from taskdist.signals import Signals
 
@@ -42,7 +42,7 @@ class Submitter:
     """
 
     def __init__(self, server: str, name: str, seed: str, rate: float, record: Recorder) -> None:
-        self._clients = [Client(server, timeout_s=TIMEOUT_S, batching=on) for on in (True, False)]
+        self._clients = [Stub(server, timeout_s=TIMEOUT_S, batching=on) for on in (True, False)]
         self._name = name
         self._rng = Random(f"{seed}/{name}")
         self._rate = rate

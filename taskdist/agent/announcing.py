@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Exhausted, InvalidFields, Unavailable, Unsupported
 from taskdist.core.offers import AnnouncedKind
 from taskdist.limits import SECOND_US
@@ -40,7 +40,7 @@ class Announcing:
         client: says it.
     """
 
-    def __init__(self, agent: Announced, settings: AgentSettings, client: Client) -> None:
+    def __init__(self, agent: Announced, settings: AgentSettings, client: Stub) -> None:
         self._agent = agent
         self._settings = settings
         self._client = client

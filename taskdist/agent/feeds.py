@@ -14,7 +14,7 @@ import structlog
 
 from taskdist.agent.announcing import Announcing
 from taskdist.agent.untold import Untold
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.batching import fitting
 from taskdist.client.work import WorkStream
 from taskdist.core.errors import Exhausted, Unavailable
@@ -144,7 +144,7 @@ async def patiently(settings: AgentSettings, call: Callable[[], Awaitable[T]]) -
 class Streaming:
     """A `Feed` over one Work stream at a time. A broken one is replaced; nothing ends with it."""
 
-    def __init__(self, desk: Desk, settings: AgentSettings, client: Client) -> None:
+    def __init__(self, desk: Desk, settings: AgentSettings, client: Stub) -> None:
         self._desk = desk
         self._settings = settings
         self._client = client

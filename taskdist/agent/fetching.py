@@ -7,7 +7,7 @@ import structlog
 from taskdist.agent.announcing import Announcing
 from taskdist.agent.feeds import TELL_PAUSE_S, Backoff, Desk, patiently
 from taskdist.agent.untold import Untold
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Refused, Unavailable
 from taskdist.limits import SECOND_US
 from taskdist.reports import Remarks, Report, Work
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 class Fetching:
     """A `Feed` of unary calls, for distributors that lack Work."""
 
-    def __init__(self, desk: Desk, settings: AgentSettings, client: Client) -> None:
+    def __init__(self, desk: Desk, settings: AgentSettings, client: Stub) -> None:
         self._desk = desk
         self._settings = settings
         self._client = client

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Refused
 from taskdist.limits import HEARTBEAT_LEASES_MAX
 
@@ -74,7 +74,7 @@ class Heartbeat:
     """
 
     def __init__(
-        self, agent_id: str, connect: Callable[[], Client], lost: Lost, *, gives_up: bool = True
+        self, agent_id: str, connect: Callable[[], Stub], lost: Lost, *, gives_up: bool = True
     ) -> None:
         self._agent_id = agent_id
         self._connect = connect
@@ -145,7 +145,7 @@ class Heartbeat:
             with suppress(TimeoutError):  # Then what it waited for is due, or over by now.
                 await asyncio.wait_for(self._news.wait(), left)
 
-    async def _beat(self, client: Client) -> bool:
+    async def _beat(self, client: Stub) -> bool:
         """One heartbeat for all that is held; False if the distributor did not answer."""
         assert self._loop is not None
         held = self._snapshot()

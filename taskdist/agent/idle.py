@@ -6,7 +6,7 @@ from typing import Protocol
 import structlog
 
 from taskdist.agent.feeds import Desk
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Refused, TaskNotFound
 from taskdist.core.task import TaskState
 from taskdist.limits import SECOND_US
@@ -33,7 +33,7 @@ class Idleness:
     Tasks that others run or that are due later, by their submitter's wish, are not waited for.
     """
 
-    def __init__(self, desk: BusyDesk, settings: AgentSettings, client: Client) -> None:
+    def __init__(self, desk: BusyDesk, settings: AgentSettings, client: Stub) -> None:
         self._desk = desk
         self._settings = settings
         self._client = client

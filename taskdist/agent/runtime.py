@@ -25,7 +25,7 @@ from taskdist.agent.heartbeat import GIVEN_UP, Heartbeat, Runner, ThreadRunner
 from taskdist.agent.idle import Idleness
 from taskdist.agent.registry import Registry
 from taskdist.agent.sink import BoundedSink
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import (
     InvalidFields,
     PreconditionFailed,
@@ -90,7 +90,7 @@ class Agent:
         agent_id: str,
         settings: AgentSettings,
         registry: Registry,
-        connect: Callable[[], Client],
+        connect: Callable[[], Stub],
         heartbeat_runner: Runner | None = None,
     ) -> None:
         self.agent_id = agent_id

@@ -98,7 +98,7 @@ def agent(
     from taskdist.agent.built_in import built_in
     from taskdist.agent.loading import load
     from taskdist.agent.runtime import Agent
-    from taskdist.client import Client
+    from taskdist.client import Stub
     from taskdist.limits import BUILT_IN
     from taskdist.settings import AgentSettings, SettingsError, check_name
     from taskdist.signals import Signals
@@ -128,7 +128,7 @@ def agent(
 
     async def work() -> signal.Signals | None:
         signals = Signals()
-        runner = Agent(agent_id, settings, registry, lambda: Client(settings.server))
+        runner = Agent(agent_id, settings, registry, lambda: Stub(settings.server))
         finished = await runner.run(signals)
         return None if finished else signals.asked_again.result()
 

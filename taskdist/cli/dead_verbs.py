@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from taskdist.cli import output, verbs
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Damaged, PreconditionFailed, TaskNotFound
 from taskdist.core.task import TaskState
 from taskdist.reports import Selection, TaskReport
@@ -26,7 +26,7 @@ FLAGS = {
 """The flags behind the fields of a selection."""
 
 
-async def list_dead(client: Client, filters: dict[str, Any], limit: int, *, json: bool) -> None:
+async def list_dead(client: Stub, filters: dict[str, Any], limit: int, *, json: bool) -> None:
     """Prints the newest dead tasks that pass the filters, each with the reason."""
     listed = await verbs.newest(client, filters | {"states": [TaskState.DEAD]}, limit)
     turns = asyncio.Semaphore(GETS_AT_ONCE)
@@ -61,7 +61,7 @@ def _row(task: TaskReport) -> tuple[str, ...]:
     )
 
 
-async def show_dead(client: Client, ending: str, *, json: bool) -> None:
+async def show_dead(client: Stub, ending: str, *, json: bool) -> None:
     """Prints all that is kept of a dead task.
 
     Raises:
@@ -107,7 +107,7 @@ class Bulk:
                 return
         self._print(verbs.run(server, lambda client: self._do(client, selection)))
 
-    async def _do(self, client: Client, selection: Selection, *, count_only: bool = False) -> int:
+    async def _do(self, client: Stub, selection: Selection, *, count_only: bool = False) -> int:
         named = [await verbs.whole_id(client, ending) for ending in selection.task_ids]
         do: Callable[..., Awaitable[int]] = getattr(client, self._verb)
         with verbs.flags_named(FLAGS):

@@ -7,7 +7,7 @@ import typer
 from taskdist.cli.options import SERVER_DEFAULT, Json, Server
 
 if TYPE_CHECKING:
-    from taskdist.client.client import Client
+    from taskdist.client.stub import Stub
 
 
 def kinds(
@@ -28,7 +28,7 @@ def kinds(
     """
     from taskdist.cli import output, verbs
 
-    async def show(client: "Client") -> None:
+    async def show(client: "Stub") -> None:
         reports = [report async for report in client.list_kinds(queue=queue, kind=kind)]
         if json:
             output.as_json([output.kind_dict(report) for report in reports])

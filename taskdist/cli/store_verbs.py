@@ -10,7 +10,7 @@ from time import monotonic
 from typing import BinaryIO
 
 from taskdist.cli import exits, output
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Damaged, Unavailable
 from taskdist.core.inspecting import BackupPart, Checked
 from taskdist.distributor.store_copies import check_copy, refuse_place_in_use
@@ -92,7 +92,7 @@ class _Finding:
         return exits.STORE_FAILED if last.fault_count else exits.OK
 
 
-async def check(client: Client, *, json: bool) -> int:
+async def check(client: Stub, *, json: bool) -> int:
     """Checks the store of a running distributor. Returns the exit code."""
     finding = _Finding(json=json)
     async for step in client.check_store():
@@ -120,7 +120,7 @@ def require_place(path: Path, *, force: bool) -> None:
     refuse_place_in_use(path)
 
 
-async def back_up(client: Client, path: Path, *, force: bool, json: bool) -> None:
+async def back_up(client: Stub, path: Path, *, force: bool, json: bool) -> None:
     """Writes a copy of the distributor's store to this file.
 
     Raises:

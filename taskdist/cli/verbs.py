@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from taskdist.cli import exits, output
 from taskdist.cli.waiting import wait_for
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.inputs import Schemas, check
 from taskdist.core.errors import BadField, InvalidFields, TaskNotFound
 from taskdist.limits import ID_ENDING_LENGTH_MIN
@@ -33,7 +33,7 @@ SUBMIT_FLAGS = {
 """The flags behind fields whose names would not tell."""
 
 
-def run(server: str, work: Callable[[Client], Awaitable[T]]) -> T:
+def run(server: str, work: Callable[[Stub], Awaitable[T]]) -> T:
     """Does some work with a client of this server.
 
     Raises:
@@ -42,7 +42,7 @@ def run(server: str, work: Callable[[Client], Awaitable[T]]) -> T:
     check_server(server)
 
     async def with_client() -> T:
-        async with Client(server, batching=False) as client:
+        async with Stub(server, batching=False) as client:
             return await work(client)
 
     return asyncio.run(with_client())
@@ -71,7 +71,7 @@ def flags_named(flags: Mapping[str, str]) -> Iterator[None]:
 
 
 async def submit(
-    client: Client, task: dict[str, Any], *, wait: bool, timeout_s: float | None, json: bool
+    client: Stub, task: dict[str, Any], *, wait: bool, timeout_s: float | None, json: bool
 ) -> int:
     """Submits a task, and waits for its end if told to. Returns the exit code.
 
@@ -99,7 +99,7 @@ async def submit(
     return exits.OK
 
 
-async def newest(client: Client, filters: dict[str, Any], limit: int) -> list[TaskReport]:
+async def newest(client: Stub, filters: dict[str, Any], limit: int) -> list[TaskReport]:
     """The newest tasks that pass the filters."""
     tasks: list[TaskReport] = []
     async for task in client.list_tasks(**filters):
@@ -109,7 +109,7 @@ async def newest(client: Client, filters: dict[str, Any], limit: int) -> list[Ta
     return tasks
 
 
-async def list_tasks(client: Client, filters: dict[str, Any], limit: int, *, json: bool) -> None:
+async def list_tasks(client: Stub, filters: dict[str, Any], limit: int, *, json: bool) -> None:
     """Prints the newest tasks that pass the filters."""
     tasks = await newest(client, filters, limit)
     if json:
@@ -136,7 +136,7 @@ async def list_tasks(client: Client, filters: dict[str, Any], limit: int, *, jso
     )
 
 
-async def show(client: Client, ending: str, *, json: bool) -> None:
+async def show(client: Stub, ending: str, *, json: bool) -> None:
     """Prints all that is kept of a task."""
     print_task(await client.get(await whole_id(client, ending)), json=json)
 
@@ -212,7 +212,7 @@ def _attempt_row(attempt: PastAttempt) -> tuple[str, ...]:
     )
 
 
-async def cancel(client: Client, ending: str, *, json: bool) -> None:
+async def cancel(client: Stub, ending: str, *, json: bool) -> None:
     """Cancels a task."""
     task_id = await whole_id(client, ending)
     state = await client.cancel(task_id)
@@ -222,7 +222,7 @@ async def cancel(client: Client, ending: str, *, json: bool) -> None:
         output.table(("ID", "STATE"), [(task_id, state)])
 
 
-async def whole_id(client: Client, ending: str) -> str:
+async def whole_id(client: Stub, ending: str) -> str:
     """The id that ends so.
 
     Raises:

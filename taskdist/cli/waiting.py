@@ -7,7 +7,7 @@ from typing import Any
 
 from taskdist.cli import exits, output
 from taskdist.cli.bars import Following
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Unavailable
 from taskdist.core.task import TaskState
 from taskdist.core.telling import number_of
@@ -18,7 +18,7 @@ WATCH_AGAIN_S = 0.5
 
 
 async def wait_for(
-    client: Client, submitted: Submitted, timeout_s: float | None, *, json: bool
+    client: Stub, submitted: Submitted, timeout_s: float | None, *, json: bool
 ) -> int:
     """Waits for a task's end, if that comes in time, and prints it. Returns the exit code."""
     task_id, states = submitted.task_id, [submitted.state]
@@ -53,7 +53,7 @@ def ended_dict(task: TaskReport) -> dict[str, Any]:
 
 
 async def _follow_to_the_end(
-    client: Client, task_id: str, following: Following, states: list[TaskState]
+    client: Stub, task_id: str, following: Following, states: list[TaskState]
 ) -> TaskReport:
     """Follows a task, also over restarts of the distributor, and shows what is new.
 

@@ -1,5 +1,5 @@
-"""The Python client."""
+"""The Python client: `Stub` has the contract's verbs; people use `taskdist.Client`."""
 
-from taskdist.client.client import Client
+from taskdist.client.stub import Stub
 
-__all__ = ["Client"]
+__all__ = ["Stub"]

@@ -1,4 +1,4 @@
-"""The verbs that agents use: a part of `Client`."""
+"""The verbs that agents use: a part of `Stub`."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager

@@ -12,13 +12,13 @@ from functools import partial
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from taskdist.client.batching import fitting
-from taskdist.client.client import Client as Calls
 from taskdist.client.errors import SubmittedInPart, WaitTimeout
 from taskdist.client.handle import Handle
 from taskdist.client.inputs import Schemas, Untyped, check
 from taskdist.client.options import Duration, Options, seconds_of, submission
 from taskdist.client.patience import Pauses, patiently
 from taskdist.client.places import moved, placed
+from taskdist.client.stub import Stub
 from taskdist.core.errors import (
     Exhausted,
     InvalidFields,
@@ -62,13 +62,13 @@ class AsyncClient:
         server: str | None = None,
         *,
         timeout: Duration = TIMEOUT_DEFAULT_S,
-        connect: Callable[[], Calls] | None = None,
+        connect: Callable[[], Stub] | None = None,
     ) -> None:
         self.server = server or os.environ.get(SERVER_VARIABLE) or SERVER_DEFAULT
-        self._connect = connect or (lambda: Calls(self.server))
+        self._connect = connect or (lambda: Stub(self.server))
         self._timeout_s = seconds_of("timeout", timeout)
         self._calls = self._connect()
-        self._watching: dict[Calls, int] = {}
+        self._watching: dict[Stub, int] = {}
         self._schemas = Schemas()
         self._closed = False
 
@@ -293,7 +293,7 @@ class AsyncClient:
             await pauses.rest()
 
     @contextmanager
-    def _place_to_watch(self) -> Iterator[Calls]:
+    def _place_to_watch(self) -> Iterator[Stub]:
         """A connection with room for one more watch, made if there is none."""
         self._check_open()
         free = (calls for calls, count in self._watching.items() if count < CALLS_PER_CHANNEL_MAX)

@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from taskdist.client.client import Client as Calls
 from taskdist.client.options import QUEUE_DEFAULT
+from taskdist.client.stub import Stub
 from taskdist.core.errors import BadField, InvalidFields, Unsupported
 from taskdist.kinds import INPUT_FIELD, InvalidInput, Kind
 
@@ -48,7 +48,7 @@ class Schemas:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], tuple[float, Sequence[str]]] = {}
 
-    async def of(self, calls: Calls, queue: str, kind: str) -> Sequence[str]:
+    async def of(self, calls: Stub, queue: str, kind: str) -> Sequence[str]:
         """The schemas of a kind's inputs in a queue, the newest first. None: nobody said.
 
         Args:

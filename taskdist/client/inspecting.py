@@ -13,7 +13,7 @@ from taskdist.wire.codec import fields, make
 
 
 class Inspecting(Caller):
-    """What an operator asks about a whole store: a part of `Client`."""
+    """What an operator asks about a whole store: a part of `Stub`."""
 
     async def check_store(self) -> AsyncIterator[Checked]:
         """Checks the store: how far that is, and what it found, until one is `done`.

@@ -14,7 +14,7 @@ from grpclib.protocol import H2Protocol
 from taskdist.backends.clock import Clock
 from taskdist.backends.embedded import EmbeddedBackend
 from taskdist.backends.runner import LoopRunner
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.connection import Answers, GatheringChannel
 from taskdist.distributor.server import Distributor
 from taskdist.distributor.transport import Server
@@ -93,9 +93,9 @@ class MemoryChannel(GatheringChannel):
         return near
 
 
-def connect(distributor: Distributor) -> Client:
+def connect(distributor: Distributor) -> Stub:
     """A client with a connection of its own. Closing it is losing that connection."""
-    return Client("in memory", channel=MemoryChannel(distributor.server), batching=False)
+    return Stub("in memory", channel=MemoryChannel(distributor.server), batching=False)
 
 
 def embedded(settings: DistributorSettings) -> EmbeddedBackend:

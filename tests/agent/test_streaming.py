@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from taskdist.agent.feeds import MESSAGES_IN_FLIGHT_MAX, Streaming
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import PreconditionFailed, StoreFull, Unavailable, Unsupported
 from taskdist.limits import OUTCOMES_TOGETHER, RESULT_BYTES_MAX
 from taskdist.reports import LogLine, Remarks, Report, Verdict, Work, WorkNews
@@ -60,7 +60,7 @@ class Far:
 
     @asynccontextmanager
     async def work(self, **hello: Any) -> AsyncIterator["Far"]:
-        """Stands for `Client.work`, and for the stream."""
+        """Stands for `Stub.work`, and for the stream."""
         self.streams += 1
         self._news = asyncio.Queue()
         yield self
@@ -99,7 +99,7 @@ class Near:
 
     def __init__(self, far: Far, slots: int) -> None:
         self.settings = AgentSettings(slots=slots)
-        self.feed = Streaming(Desk(), self.settings, cast(Client, far))
+        self.feed = Streaming(Desk(), self.settings, cast(Stub, far))
         self.running = asyncio.ensure_future(self.feed.run())
         self.answers: dict[str, asyncio.Future[str]] = {}
 

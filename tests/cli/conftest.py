@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from taskdist.cli import main
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.reports import Work
 from tests.support.processes import Processes
 
@@ -77,7 +77,7 @@ def take(server: str) -> Callable[[str], Work]:
     """Takes the next task of a queue, which must be there."""
 
     async def fetch(queue: str) -> Work:
-        async with Client(server) as client:
+        async with Stub(server) as client:
             work = await client.fetch(agent_id="tester", queues=[queue])
         assert work is not None
         return work

@@ -14,7 +14,7 @@ import pytest
 
 from taskdist.cli.batch import Batch
 from taskdist.cli.lines import BAD_LINES_TOLD, LINE_BYTES_MAX, Line, Said
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.async_client import AsyncClient
 from taskdist.client.options import Options
 from taskdist.limits import DATA_BYTES_MAX, SUBMIT_TASKS_MAX
@@ -55,7 +55,7 @@ def agent_that(*ends: End, server: str, queue: str) -> Iterator[None]:
     """Beside the block, an agent takes as many tasks and ends one after the other so."""
 
     async def play() -> None:
-        async with Client(server) as client:
+        async with Stub(server) as client:
             for end in ends:
                 work = await client.fetch(agent_id=NAME, queues=[queue], wait_s=20)
                 assert work is not None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from tests.support.agents import agent_that, cancels, fails, succeeds
 from tests.support.processes import Processes, Spawned
 
@@ -42,7 +42,7 @@ CASES = {
 
 async def submit_first(server: str) -> None:
     """Uses TASK_ID."""
-    async with Client(server) as client:
+    async with Stub(server) as client:
         await client.submit(
             user_tier="free", est_processing_time_s=1, queue="used", task_id=TASK_ID
         )

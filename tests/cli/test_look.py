@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.reports import Work
 from tests.cli.conftest import CommandLine
 from tests.support.agents import agent_that, fails, succeeds
@@ -123,7 +123,7 @@ def test_show_names_who_runs_it(taskdist: CommandLine, server: str) -> None:
     assert json.loads(taskdist("show", task_id, "--json").out)["agent_id"] == "played"
 
 
-async def nothing(client: Client, work: Work) -> None:
+async def nothing(client: Stub, work: Work) -> None:
     """What a silent agent does."""
 
 

@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from taskdist.cli import store_verbs
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Unavailable
 from taskdist.core.inspecting import BackupPart
 from tests.cli.conftest import CommandLine
@@ -166,11 +166,11 @@ def test_a_backup_that_is_not_whole_leaves_no_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def backup_store(client: Client) -> AsyncIterator[BackupPart]:
+    async def backup_store(client: Stub) -> AsyncIterator[BackupPart]:
         for part in parts:
             yield part
 
-    monkeypatch.setattr(Client, "backup_store", backup_store)
+    monkeypatch.setattr(Stub, "backup_store", backup_store)
     ended = taskdist("store", "backup", str(tmp_path / "b.db"))
     assert (ended.code, ended.out) == (code, b"")
     assert says in ended.lines[0]
@@ -180,11 +180,11 @@ def test_a_backup_that_is_not_whole_leaves_no_file(
 def test_a_lost_connection_leaves_no_file(
     taskdist: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def backup_store(client: Client) -> AsyncIterator[BackupPart]:
+    async def backup_store(client: Stub) -> AsyncIterator[BackupPart]:
         yield BackupPart(8, 8, b"1234")
         raise Unavailable("the connection was lost")
 
-    monkeypatch.setattr(Client, "backup_store", backup_store)
+    monkeypatch.setattr(Stub, "backup_store", backup_store)
     assert taskdist("store", "backup", str(tmp_path / "b.db")).code == 8
     assert list(tmp_path.iterdir()) == []
 

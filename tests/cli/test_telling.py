@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Sequence
 
-from taskdist.client.client import Client
+from taskdist.client.stub import Stub
 from taskdist.core.offers import AnnouncedKind
 from taskdist.reports import Dropped, Entry, LogLine, Progress, Remarks, Work
 from tests.cli.conftest import CommandLine
@@ -16,7 +16,7 @@ SCHEMA = '{"type": "object"}'
 
 def announce(server: str, session: str, queue: str, *kinds: AnnouncedKind) -> None:
     async def say() -> None:
-        async with Client(server) as client:
+        async with Stub(server) as client:
             await client.announce_kinds(
                 agent_id="teller", session=session, queues=[queue], kinds=kinds
             )
@@ -67,7 +67,7 @@ SAID: Sequence[Entry] = (
 )
 
 
-async def says_and_succeeds(client: Client, work: Work) -> None:
+async def says_and_succeeds(client: Stub, work: Work) -> None:
     """It says something, and then it succeeds."""
     whose = Remarks(work.task_id, work.lease_id, tuple(SAID))
     await client.report_progress(whose, agent_id="played")
@@ -99,7 +99,7 @@ def test_wait_narrates_what_the_run_says(taskdist: CommandLine, server: str) -> 
 def test_show_prints_the_last_progress(taskdist: CommandLine, server: str) -> None:
     done = threading.Event()
 
-    async def says(client: Client, work: Work) -> None:
+    async def says(client: Stub, work: Work) -> None:
         entries = (Progress(0.25, "a quarter"), LogLine("a line"))
         whose = Remarks(work.task_id, work.lease_id, entries)
         await client.report_progress(whose, agent_id="played")

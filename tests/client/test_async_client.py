@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from taskdist.client import Client as Calls
+from taskdist.client import Stub
 from taskdist.client.async_client import AsyncClient
 from taskdist.client.errors import (
     InvalidFields,
@@ -53,17 +53,17 @@ DONE = b'{"text":"HI"}'
 class People:
     """A client, the distributor that it talks to, and an agent played by the test."""
 
-    def __init__(self, calls: Calls, connect_again: Callable[[], Calls]) -> None:
+    def __init__(self, calls: Stub, connect_again: Callable[[], Stub]) -> None:
         self.agent = calls
-        self.connections: list[Calls] = []
+        self.connections: list[Stub] = []
         self._connect = connect_again
         self.client = AsyncClient(connect=self._noted)
 
-    def _noted(self) -> Calls:
+    def _noted(self) -> Stub:
         self.connections.append(self._connect())
         return self.connections[-1]
 
-    async def run(self, end: Callable[[Calls, Work], object]) -> Work:
+    async def run(self, end: Callable[[Stub, Work], object]) -> Work:
         """The agent takes the next task and ends it so."""
         work = await take(self.agent)
         await end(self.agent, work)  # type: ignore[misc]  # each end is a coroutine function
@@ -78,7 +78,7 @@ async def people() -> AsyncIterator[People]:
             yield people
 
 
-async def ends_well(calls: Calls, work: Work) -> None:
+async def ends_well(calls: Stub, work: Work) -> None:
     await succeed(calls, work, result=DONE)
 
 

@@ -15,7 +15,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import RequestReceived
 
-from taskdist.client import Client, connection
+from taskdist.client import Stub, connection
 from taskdist.core.errors import Unavailable
 from taskdist.limits import CALLS_PER_CHANNEL_MAX
 
@@ -58,7 +58,7 @@ async def listening(answer: Answer) -> AsyncIterator[str]:
 
 async def unavailable(address: str, *, says: str = "") -> None:
     """Each way to call says so, twice; and no cancel of its task is left behind."""
-    async with Client(address, timeout_s=TIMEOUT_S, batching=False) as client:
+    async with Stub(address, timeout_s=TIMEOUT_S, batching=False) as client:
         for _ in range(2):
             for call in (client.ping, lambda: watched(client), lambda: worked(client)):
                 with pytest.raises(Unavailable) as refusal:
@@ -71,12 +71,12 @@ async def unavailable(address: str, *, says: str = "") -> None:
                 assert not task.cancelling()
 
 
-async def watched(client: Client) -> None:
+async def watched(client: Stub) -> None:
     async for _ in client.watch("0190a6e2-7b1c-7c3e-9f52-3d1f4e8a9b00"):
         pass
 
 
-async def worked(client: Client) -> None:
+async def worked(client: Stub) -> None:
     async with client.work(agent_id="a", session="s", slots=1) as stream:
         await stream.receive()
 
@@ -95,7 +95,7 @@ async def test_a_channel_has_so_many_calls_at_once_and_others_wait() -> None:
                 if http2.streams[open_id].open:
                     answers_grpc_status(http2, open_id)
 
-    async with listening(speaks_http2(noted)) as address, Client(address) as client:
+    async with listening(speaks_http2(noted)) as address, Stub(address) as client:
         calls = [client.ping() for _ in range(CALLS_PER_CHANNEL_MAX * 2)]
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(end, Unavailable) for end in ends)
@@ -106,7 +106,7 @@ async def test_a_call_whose_turn_does_not_come_is_unavailable() -> None:
     """Watches are calls as well: who watches too many is told, and does not wait for ever."""
     async with (
         listening(speaks_http2(lambda http2, stream_id: None)) as address,
-        Client(address, timeout_s=TIMEOUT_S, batching=False) as client,
+        Stub(address, timeout_s=TIMEOUT_S, batching=False) as client,
     ):
         watches = [asyncio.ensure_future(watched(client)) for _ in range(CALLS_PER_CHANNEL_MAX)]
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What a submitter says: the keywords of `Client.submit` are the fields of a `Submission`."""
+"""What a submitter says: the keywords of `Stub.submit` are the fields of a `Submission`."""
 
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime

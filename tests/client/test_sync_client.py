@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 from pydantic import BaseModel
 
-from taskdist.client import Client as Calls
+from taskdist.client import Stub
 from taskdist.client.errors import InvalidInput, TaskCancelled, TaskFailed, WaitTimeout
 from taskdist.client.sync_client import Client
 from taskdist.core.task import TaskState
@@ -88,7 +88,7 @@ def test_threads_share_a_client(client: Client, server: str) -> None:
 
     async def data_of_all() -> dict[str, bytes]:
         found = {}
-        async with Calls(server) as calls:
+        async with Stub(server) as calls:
             while work := await calls.fetch(agent_id="agent-1", queues=["threads"]):
                 found[work.task_id] = work.data
         return found

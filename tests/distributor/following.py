@@ -2,13 +2,13 @@
 
 import asyncio
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.distributor.server import Distributor
 from taskdist.reports import Dropped, Entry, LogLine, News, Progress, Remarks, Work
 from tests.support.channel import connect
 
 
-async def say(client: Client, work: Work, *said: str | Entry, agent_id: str = "agent-1") -> int:
+async def say(client: Stub, work: Work, *said: str | Entry, agent_id: str = "agent-1") -> int:
     """A text is a log line."""
     entries = tuple(LogLine(one) if isinstance(one, str) else one for one in said)
     return await client.report_progress(
@@ -58,6 +58,6 @@ class Follower:
         await asyncio.wait([self._following])
 
 
-async def followed(client: Client, task_id: str, after: int | None = 0) -> list[News]:
+async def followed(client: Stub, task_id: str, after: int | None = 0) -> list[News]:
     """All that is told of a task, from there to its end."""
     return [news async for news in client.follow(task_id, after=after)]

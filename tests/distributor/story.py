@@ -9,7 +9,7 @@ from grpclib.client import Channel
 from grpclib.const import Cardinality
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import InvalidFields
 from taskdist.core.task import TaskState
 from taskdist.reports import TaskReport, Work
@@ -23,45 +23,45 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def submit(client: Client, tier: str = "paid", seconds: float = 1, **more: Any) -> str:
+async def submit(client: Stub, tier: str = "paid", seconds: float = 1, **more: Any) -> str:
     """Submits a task, by default a paid one of a second; its id."""
     placed = await client.submit(user_tier=tier, est_processing_time_s=seconds, **more)
     return placed.task_id
 
 
-async def take(client: Client, agent_id: str = "agent-1", **more: Any) -> Work:
+async def take(client: Stub, agent_id: str = "agent-1", **more: Any) -> Work:
     """Fetches a task, which there must be."""
     work = await client.fetch(agent_id=agent_id, **more)
     assert work is not None
     return work
 
 
-async def succeed(client: Client, work: Work, agent_id: str = "agent-1", **more: Any) -> str:
+async def succeed(client: Stub, work: Work, agent_id: str = "agent-1", **more: Any) -> str:
     """Reports a success."""
     return await client.complete(
         task_id=work.task_id, agent_id=agent_id, lease_id=work.lease_id, success=True, **more
     )
 
 
-async def fail(client: Client, work: Work, agent_id: str = "agent-1", **more: Any) -> str:
+async def fail(client: Stub, work: Work, agent_id: str = "agent-1", **more: Any) -> str:
     """Reports a failure."""
     return await client.complete(
         task_id=work.task_id, agent_id=agent_id, lease_id=work.lease_id, success=False, **more
     )
 
 
-async def release(client: Client, work: Work, agent_id: str = "agent-1") -> TaskState:
+async def release(client: Stub, work: Work, agent_id: str = "agent-1") -> TaskState:
     """Hands a task back."""
     return await client.release(task_id=work.task_id, agent_id=agent_id, lease_id=work.lease_id)
 
 
-async def everything(client: Client) -> list[TaskReport]:
+async def everything(client: Stub) -> list[TaskReport]:
     """All that can be seen: every task with its position, result, errors and attempts."""
     return [await client.get(task.task_id) async for task in client.list_tasks()]
 
 
 @asynccontextmanager
-async def nothing_changes(client: Client) -> AsyncIterator[None]:
+async def nothing_changes(client: Stub) -> AsyncIterator[None]:
     """Whatever is refused inside has left no trace (P7)."""
     before = await everything(client)
     assert before, "a story in which there is nothing to change proves nothing"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import InvalidFields, TooLarge
 from taskdist.limits import DATA_BYTES_MAX, RESULT_BYTES_MAX
 from taskdist.settings import DistributorSettings
@@ -37,7 +37,7 @@ BAD_IDS = [
 
 
 async def refused(
-    client: Client, call: Awaitable[object], *fields: str, says: str = ""
+    client: Stub, call: Awaitable[object], *fields: str, says: str = ""
 ) -> InvalidFields:
     """The call is refused for exactly these fields, and nothing changed."""
     async with nothing_changes(client):
@@ -54,7 +54,7 @@ async def refused(
 
 
 @pytest.mark.parametrize("tier", ["", "gold", "Paid", " paid", "paid\n", "x" * 100_000])
-async def test_an_unknown_tier_is_refused_with_the_list_of_tiers(client: Client, tier: str) -> None:
+async def test_an_unknown_tier_is_refused_with_the_list_of_tiers(client: Stub, tier: str) -> None:
     await submit(client)
     call = client.submit(user_tier=tier, est_processing_time_s=1)
     await refused(client, call, "user_tier", says="paid, free")
@@ -71,19 +71,19 @@ async def test_the_list_of_tiers_is_the_distributors_own() -> None:
 
 
 @pytest.mark.parametrize("seconds", [*BAD_SECONDS, 365 * 86_400 + 1e-6, 1e300])
-async def test_a_time_that_is_none_is_refused(client: Client, seconds: float) -> None:
+async def test_a_time_that_is_none_is_refused(client: Stub, seconds: float) -> None:
     await submit(client)
     call = client.submit(user_tier="paid", est_processing_time_s=seconds)
     await refused(client, call, "est_processing_time", says="0 to 31536000 seconds")
 
 
 @pytest.mark.parametrize("seconds", [0.0, -0.0, 1e-9, 365 * 86_400])
-async def test_the_times_at_the_limits_are_accepted(client: Client, seconds: float) -> None:
+async def test_the_times_at_the_limits_are_accepted(client: Stub, seconds: float) -> None:
     await submit(client, seconds=seconds)
     assert (await take(client)).est_processing_time_s == pytest.approx(seconds, abs=1e-6)
 
 
-async def test_data_over_the_limit_is_too_large(client: Client) -> None:
+async def test_data_over_the_limit_is_too_large(client: Stub) -> None:
     await submit(client)
     async with nothing_changes(client):
         with pytest.raises(TooLarge, match="1048577 bytes; allowed: at most 1048576") as refusal:
@@ -91,7 +91,7 @@ async def test_data_over_the_limit_is_too_large(client: Client) -> None:
     assert bad_fields(refusal.value) == {"data"}
 
 
-async def test_data_over_the_limit_beside_another_bad_field_is_one_of_two(client: Client) -> None:
+async def test_data_over_the_limit_beside_another_bad_field_is_one_of_two(client: Stub) -> None:
     await submit(client)
     call = client.submit(
         user_tier="gold", est_processing_time_s=1, data=b"x" * (DATA_BYTES_MAX + 1)
@@ -101,7 +101,7 @@ async def test_data_over_the_limit_beside_another_bad_field_is_one_of_two(client
 
 @pytest.mark.parametrize("field", ["kind", "queue"])
 @pytest.mark.parametrize("name", BAD_NAMES)
-async def test_a_name_outside_the_pattern_is_refused(client: Client, field: str, name: str) -> None:
+async def test_a_name_outside_the_pattern_is_refused(client: Stub, field: str, name: str) -> None:
     await submit(client)
     call = client.submit(**{**GOOD_TASK, field: name})
     await refused(client, call, field, says="1 to 64 characters of A-Z a-z 0-9 . _ -")
@@ -109,26 +109,24 @@ async def test_a_name_outside_the_pattern_is_refused(client: Client, field: str,
 
 @pytest.mark.parametrize("field", ["kind", "queue"])
 @pytest.mark.parametrize("name", ["a", "AZaz09._-", "x" * 64])
-async def test_a_name_within_the_pattern_is_accepted(client: Client, field: str, name: str) -> None:
+async def test_a_name_within_the_pattern_is_accepted(client: Stub, field: str, name: str) -> None:
     await client.submit(**{**GOOD_TASK, field: name})
 
 
 @pytest.mark.parametrize("retries", [101, 2**32 - 1])
-async def test_too_many_retries_are_refused(client: Client, retries: int) -> None:
+async def test_too_many_retries_are_refused(client: Stub, retries: int) -> None:
     await submit(client)
     call = client.submit(**GOOD_TASK, max_retries=retries)
     await refused(client, call, "max_retries", says="0 to 100")
 
 
 @pytest.mark.parametrize("task_id", BAD_IDS[1:])  # an empty one asks the distributor for one
-async def test_a_malformed_id_of_the_clients_making_is_refused(
-    client: Client, task_id: str
-) -> None:
+async def test_a_malformed_id_of_the_clients_making_is_refused(client: Stub, task_id: str) -> None:
     await submit(client)
     await refused(client, client.submit(**GOOD_TASK, task_id=task_id), "task_id", says="a UUID")
 
 
-async def test_every_bad_field_of_a_submit_is_named(client: Client) -> None:
+async def test_every_bad_field_of_a_submit_is_named(client: Stub) -> None:
     await submit(client)
     call = client.submit(
         user_tier="gold",
@@ -156,7 +154,7 @@ async def test_every_bad_field_of_a_submit_is_named(client: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["", *BAD_NAMES])
-async def test_an_agent_needs_a_name(client: Client, name: str) -> None:
+async def test_an_agent_needs_a_name(client: Stub, name: str) -> None:
     await submit(client)
     work = await take(client)
     end: dict[str, Any] = {**GOOD_END, "agent_id": name, "task_id": work.task_id}
@@ -167,7 +165,7 @@ async def test_an_agent_needs_a_name(client: Client, name: str) -> None:
 
 
 @pytest.mark.parametrize("wait_s", [*BAD_SECONDS[:3], 60.000001, math.inf])
-async def test_a_wait_of_more_than_a_minute_is_refused(client: Client, wait_s: float) -> None:
+async def test_a_wait_of_more_than_a_minute_is_refused(client: Stub, wait_s: float) -> None:
     await submit(client, queue="other")
     # The client adds the wait to its own deadline, which infinity and NaN cannot be.
     fetch = client.fetch if math.isfinite(wait_s) else raw_fetch(client)
@@ -175,7 +173,7 @@ async def test_a_wait_of_more_than_a_minute_is_refused(client: Client, wait_s: f
     await refused(client, call, "wait_seconds", says="0 to 60 seconds")
 
 
-def raw_fetch(client: Client) -> Callable[..., Awaitable[object]]:
+def raw_fetch(client: Stub) -> Callable[..., Awaitable[object]]:
     async def fetch(agent_id: str, wait_s: float) -> object:
         request = wire.FetchTaskRequest(agent_id=agent_id, wait_seconds=wait_s)
         return await client._call("FetchTask", request, wire.FetchTaskResponse)
@@ -183,7 +181,7 @@ def raw_fetch(client: Client) -> Callable[..., Awaitable[object]]:
     return fetch
 
 
-async def test_every_bad_field_of_a_fetch_is_named_once(client: Client) -> None:
+async def test_every_bad_field_of_a_fetch_is_named_once(client: Stub) -> None:
     await submit(client)
     call = client.fetch(
         agent_id="", session="a b", queues=["ok", "", "a b"], kinds=["a/b"] * 100, wait_s=61
@@ -196,7 +194,7 @@ async def test_every_bad_field_of_a_fetch_is_named_once(client: Client) -> None:
     ("queues", "kinds"), [(257, 0), (0, 257), (16, 17), (5_000, 5_000)], ids=str
 )
 async def test_p7_an_agent_names_no_more_lanes_than_the_limit(
-    client: Client, queues: int, kinds: int
+    client: Stub, queues: int, kinds: int
 ) -> None:
     await submit(client)
     call = client.fetch(
@@ -210,7 +208,7 @@ async def test_p7_an_agent_names_no_more_lanes_than_the_limit(
     assert bad_fields(refusal.value) <= {"queues", "kinds"}
 
 
-async def test_p7_a_heartbeat_names_no_more_leases_than_the_limit(client: Client) -> None:
+async def test_p7_a_heartbeat_names_no_more_leases_than_the_limit(client: Stub) -> None:
     await submit(client)
     call = client.heartbeat(agent_id="agent-1", lease_ids=[str(i) for i in range(10_001)])
     await refused(client, call, "lease_ids", says="at most 10000")
@@ -221,7 +219,7 @@ async def test_p7_a_heartbeat_names_no_more_leases_than_the_limit(client: Client
 
 
 @pytest.mark.parametrize("task_id", BAD_IDS)
-async def test_a_malformed_id_is_refused_by_every_verb(client: Client, task_id: str) -> None:
+async def test_a_malformed_id_is_refused_by_every_verb(client: Stub, task_id: str) -> None:
     await submit(client)
     end: dict[str, Any] = {**GOOD_END, "task_id": task_id}
     for call in (
@@ -234,7 +232,7 @@ async def test_a_malformed_id_is_refused_by_every_verb(client: Client, task_id: 
         await refused(client, call, "task_id", says="a UUID, such as")
 
 
-async def test_a_result_over_the_limit_is_too_large(client: Client) -> None:
+async def test_a_result_over_the_limit_is_too_large(client: Stub) -> None:
     await submit(client)
     work = await take(client)
     async with nothing_changes(client):
@@ -244,7 +242,7 @@ async def test_a_result_over_the_limit_is_too_large(client: Client) -> None:
     await succeed(client, work)
 
 
-async def test_every_bad_field_of_an_outcome_is_named(client: Client) -> None:
+async def test_every_bad_field_of_an_outcome_is_named(client: Stub) -> None:
     await submit(client)
     call = client.complete(
         task_id="1",
@@ -260,19 +258,19 @@ async def test_every_bad_field_of_an_outcome_is_named(client: Client) -> None:
 
 
 @pytest.mark.parametrize("ending", ["12345", "-----", "------", "-1-2-3-", "abcdeg", "a" * 33])
-async def test_an_ending_that_no_id_has_is_refused(client: Client, ending: str) -> None:
+async def test_an_ending_that_no_id_has_is_refused(client: Stub, ending: str) -> None:
     await submit(client)
     await refused(client, anext(client.list_tasks(id_ending=ending)), "id_ending")
 
 
 @pytest.mark.parametrize("field", ["user_tier", "kind", "queue"])
-async def test_a_filter_outside_the_pattern_is_refused(client: Client, field: str) -> None:
+async def test_a_filter_outside_the_pattern_is_refused(client: Stub, field: str) -> None:
     await submit(client)
     filters: dict[str, Any] = {field: "a b"}
     await refused(client, anext(client.list_tasks(**filters)), field)
 
 
-async def test_every_bad_field_of_a_list_is_named(client: Client) -> None:
+async def test_every_bad_field_of_a_list_is_named(client: Stub) -> None:
     await submit(client)
     request = wire.ListTasksRequest(
         states=[wire.TaskState.READY, wire.TaskState.UNSPECIFIED, 99],  # type: ignore[list-item] # of a newer one
@@ -297,7 +295,7 @@ async def test_every_bad_field_of_a_list_is_named(client: Client) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["x", "1.5", " 1", "1\n", "٣", "9" * 19])
-async def test_a_cursor_that_was_never_given_is_refused(client: Client, cursor: str) -> None:
+async def test_a_cursor_that_was_never_given_is_refused(client: Stub, cursor: str) -> None:
     await submit(client)
     request = wire.ListTasksRequest(cursor=cursor)
     call = client._call("ListTasks", request, wire.ListTasksResponse)

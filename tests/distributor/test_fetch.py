@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Exhausted
 from taskdist.core.task import TaskState
 from taskdist.distributor.server import Distributor
@@ -15,7 +15,7 @@ from tests.support.channel import connect, distributor_channel
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_an_agent_hears_all_that_it_needs_to_run_a_task(client: Client) -> None:
+async def test_an_agent_hears_all_that_it_needs_to_run_a_task(client: Stub) -> None:
     task_id = await submit(client, "free", 2.5, data=b"in", kind="resize", queue="images")
     work = await take(client, queues=["images"], session="s-1")
     assert work.task_id == task_id
@@ -31,12 +31,12 @@ async def test_an_agent_hears_all_that_it_needs_to_run_a_task(client: Client) ->
     assert retried.lease_id != work.lease_id, "the fencing token (P3)"
 
 
-async def test_a_long_task_may_run_ten_times_its_expected_time(client: Client) -> None:
+async def test_a_long_task_may_run_ten_times_its_expected_time(client: Stub) -> None:
     await submit(client, seconds=1000)
     assert (await take(client)).run_timeout_s == 10_000
 
 
-async def test_while_it_runs_the_task_says_who_runs_it(client: Client) -> None:
+async def test_while_it_runs_the_task_says_who_runs_it(client: Stub) -> None:
     task_id = await submit(client)
     await take(client, "agent-7")
     task = await client.get(task_id)
@@ -44,7 +44,7 @@ async def test_while_it_runs_the_task_says_who_runs_it(client: Client) -> None:
     assert task.queue_position == 0
 
 
-async def test_without_a_wait_the_answer_comes_at_once(client: Client) -> None:
+async def test_without_a_wait_the_answer_comes_at_once(client: Stub) -> None:
     began = now()
     assert await client.fetch(agent_id="agent-1") is None
     assert now() == began
@@ -52,14 +52,14 @@ async def test_without_a_wait_the_answer_comes_at_once(client: Client) -> None:
 
 @pytest.mark.parametrize("wait_s", [0.001, 7.5, 60])
 async def test_a_long_poll_is_answered_empty_when_its_time_is_over(
-    client: Client, wait_s: float
+    client: Stub, wait_s: float
 ) -> None:
     began = now()
     assert await client.fetch(agent_id="agent-1", wait_s=wait_s) is None
     assert now() - began == pytest.approx(wait_s, abs=1e-5)
 
 
-async def test_a_submit_serves_who_waits_in_the_same_instant(client: Client) -> None:
+async def test_a_submit_serves_who_waits_in_the_same_instant(client: Stub) -> None:
     poll = asyncio.create_task(client.fetch(agent_id="agent-1", wait_s=30))
     await asyncio.sleep(3)
     submitted_at = now()
@@ -70,7 +70,7 @@ async def test_a_submit_serves_who_waits_in_the_same_instant(client: Client) -> 
     assert now() == submitted_at
 
 
-async def test_a_failure_serves_who_waits_with_the_retry(client: Client) -> None:
+async def test_a_failure_serves_who_waits_with_the_retry(client: Stub) -> None:
     await submit(client)
     work = await take(client)
     poll = asyncio.create_task(client.fetch(agent_id="agent-2", wait_s=30))
@@ -82,7 +82,7 @@ async def test_a_failure_serves_who_waits_with_the_retry(client: Client) -> None
 
 
 async def test_of_several_that_wait_the_longest_waiting_is_served_first(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     names = ["agent-1", "agent-2", "agent-3"]
     clients = {name: connect(distributor) for name in names}
@@ -98,7 +98,7 @@ async def test_of_several_that_wait_the_longest_waiting_is_served_first(
         one.close()
 
 
-async def test_a_task_that_nobody_waits_for_wakes_nobody(client: Client) -> None:
+async def test_a_task_that_nobody_waits_for_wakes_nobody(client: Stub) -> None:
     poll = asyncio.create_task(
         client.fetch(agent_id="agent-1", kinds=["resize"], queues=["a", "b"], wait_s=30)
     )
@@ -114,7 +114,7 @@ async def test_a_task_that_nobody_waits_for_wakes_nobody(client: Client) -> None
         assert (await client.get(task_id)).queue_position == 1
 
 
-async def test_p2_over_several_queues_and_kinds_the_smallest_is_next(client: Client) -> None:
+async def test_p2_over_several_queues_and_kinds_the_smallest_is_next(client: Stub) -> None:
     second = await submit(client, "paid", 2, queue="a", kind="x")
     third = await submit(client, "free", 1, queue="a", kind="y")
     first = await submit(client, "paid", 1, queue="b", kind="y")
@@ -123,7 +123,7 @@ async def test_p2_over_several_queues_and_kinds_the_smallest_is_next(client: Cli
     assert [work.task_id for work in got] == [first, second, third]
 
 
-async def test_no_queues_means_the_default_one(client: Client) -> None:
+async def test_no_queues_means_the_default_one(client: Stub) -> None:
     await submit(client, seconds=0, queue="other")
     task_id = await submit(client, seconds=9)
     assert (await take(client)).task_id == task_id

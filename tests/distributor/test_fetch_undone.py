@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from grpclib.const import Cardinality
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core import commands
 from taskdist.core.errors import Unavailable
 from taskdist.core.task import TaskState
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.virtual_time
 FETCH = "/taskdist.v1.TaskDistributor/FetchTask"
 
 
-async def assert_untouched(client: Client, task_id: str) -> None:
+async def assert_untouched(client: Stub, task_id: str) -> None:
     """The task is ready as if nobody had ever had it, and the next agent has its first attempt."""
     task = await client.get(task_id)
     assert (task.state, task.queue_position, task.agent_id) == (TaskState.READY, 1, "")
@@ -32,7 +32,7 @@ async def assert_untouched(client: Client, task_id: str) -> None:
     assert (work.task_id, work.attempt) == (task_id, 1)
 
 
-async def test_a_caller_that_cancels_while_it_waits_gets_nothing(client: Client) -> None:
+async def test_a_caller_that_cancels_while_it_waits_gets_nothing(client: Stub) -> None:
     poll = asyncio.create_task(client.fetch(agent_id="agent-1", wait_s=30))
     await asyncio.sleep(1)
     poll.cancel()
@@ -41,7 +41,7 @@ async def test_a_caller_that_cancels_while_it_waits_gets_nothing(client: Client)
 
 
 async def test_a_caller_whose_connection_goes_away_while_it_waits_gets_nothing(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     agent = connect(distributor)
     poll = asyncio.create_task(agent.fetch(agent_id="agent-1", wait_s=30))
@@ -55,7 +55,7 @@ async def test_a_caller_whose_connection_goes_away_while_it_waits_gets_nothing(
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
 async def test_an_answer_that_cannot_be_written_takes_the_task_back(
-    client: Client, distributor: Distributor, how: str
+    client: Stub, distributor: Distributor, how: str
 ) -> None:
     """The answer is larger than the window, and the agent reads nothing until it goes."""
     task_id = await submit(client, data=b"x" * DATA_BYTES_MAX)
@@ -76,11 +76,11 @@ async def test_an_answer_that_cannot_be_written_takes_the_task_back(
 
 
 async def test_an_answer_written_to_a_connection_that_has_just_closed_is_taken_back(
-    client: Client, distributor: Distributor, monkeypatch: pytest.MonkeyPatch
+    client: Stub, distributor: Distributor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The distributor has seen the end of the connection, but the call has not been told yet."""
     channel = MemoryChannel(distributor.server)
-    poll = asyncio.ensure_future(Client(channel=channel).fetch(agent_id="agent-1", wait_s=60))
+    poll = asyncio.ensure_future(Stub(channel=channel).fetch(agent_id="agent-1", wait_s=60))
     await asyncio.sleep(1)
     protocol = await channel.__connect__()
     end: Any = protocol.connection._transport

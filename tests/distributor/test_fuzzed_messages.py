@@ -19,7 +19,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.settings import DistributorSettings
 from taskdist.wire import http2
 from taskdist.wire import messages as wire
@@ -90,7 +90,7 @@ def no_traceback() -> Iterator[None]:
     assert not [line for line in lines if line.get("exc_info")]
 
 
-async def some_tasks(client: Client) -> list[str]:
+async def some_tasks(client: Stub) -> list[str]:
     """Tasks in several states; what can be said of them."""
     known = [await submit(client, data=b"data") for _ in range(4)]
     works = [await take(client, session="s-1") for _ in range(3)]

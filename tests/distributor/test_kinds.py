@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Exhausted, InvalidFields
 from taskdist.core.offers import AnnouncedKind, KindReport
 from taskdist.distributor.server import Distributor
@@ -27,27 +27,27 @@ def kinds(*names: str, schema: str = "") -> Sequence[AnnouncedKind]:
     return [AnnouncedKind(name, schema) for name in names]
 
 
-async def announce(client: Client, *names: str, session: str = "s-1", **more: Any) -> float:
+async def announce(client: Stub, *names: str, session: str = "s-1", **more: Any) -> float:
     said: dict[str, Any] = {"agent_id": "agent-1", "kinds": kinds(*names), **more}
     return await client.announce_kinds(session=session, **said)
 
 
-async def submit(client: Client, kind: str, queue: str = "default") -> str:
+async def submit(client: Stub, kind: str, queue: str = "default") -> str:
     return await submit_task(client, kind=kind, queue=queue)
 
 
-async def listed(client: Client, **of: str) -> list[KindReport]:
+async def listed(client: Stub, **of: str) -> list[KindReport]:
     return [report async for report in client.list_kinds(**of)]
 
 
-async def why(client: Client, task_id: str) -> str:
+async def why(client: Stub, task_id: str) -> str:
     return (await client.get(task_id)).waits_because
 
 
 # --- what a session is given -------------------------------------------------------------------
 
 
-async def test_a_session_that_asks_for_nothing_is_given_what_it_announced(client: Client) -> None:
+async def test_a_session_that_asks_for_nothing_is_given_what_it_announced(client: Stub) -> None:
     await announce(client, "infer", "resize", queues=["gpu"])
     for kind in ("other", "resize", "infer"):
         await submit(client, kind, "gpu")
@@ -68,7 +68,7 @@ async def test_a_session_that_asks_for_nothing_is_given_what_it_announced(client
     ids=["kinds", "queues", "both"],
 )
 async def test_it_cannot_ask_for_others(
-    client: Client, asked: dict[str, Any], fields: set[str]
+    client: Stub, asked: dict[str, Any], fields: set[str]
 ) -> None:
     await announce(client, "infer", queues=["gpu"])
     with pytest.raises(InvalidFields, match="was not announced; allowed: ") as refusal:
@@ -79,7 +79,7 @@ async def test_it_cannot_ask_for_others(
     assert work.task_id == task_id
 
 
-async def test_a_later_announcement_replaces_the_first(client: Client) -> None:
+async def test_a_later_announcement_replaces_the_first(client: Stub) -> None:
     await announce(client, "infer")
     await announce(client, "resize")
     await submit(client, "infer")
@@ -88,7 +88,7 @@ async def test_a_later_announcement_replaces_the_first(client: Client) -> None:
 
 
 async def test_a_stream_is_given_what_its_session_announces_meanwhile(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     """Also where its question was already waiting."""
     async with spoken(distributor, slots=2) as work:
@@ -108,7 +108,7 @@ async def test_a_stream_is_given_what_its_session_announces_meanwhile(
 
 
 async def test_a_hello_that_asks_for_others_is_refused(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     await announce(client, "infer", queues=["gpu"])
     with pytest.raises(InvalidFields) as refusal:
@@ -120,7 +120,7 @@ async def test_a_hello_that_asks_for_others_is_refused(
 
 
 async def test_a_stream_whose_session_announces_others_than_it_asked_for_is_given_nothing(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     async with spoken(distributor, kinds=("infer",)) as work:
         await asyncio.sleep(1)
@@ -137,7 +137,7 @@ async def test_a_stream_whose_session_announces_others_than_it_asked_for_is_give
 # --- who is live, and what is told of it -------------------------------------------------------
 
 
-async def test_a_task_says_that_no_live_agent_takes_it_until_one_does(client: Client) -> None:
+async def test_a_task_says_that_no_live_agent_takes_it_until_one_does(client: Stub) -> None:
     task_id = await submit(client, "infer", "gpu")
     text = "no live agent runs kind infer in queue gpu"
     assert await why(client, task_id) == (
@@ -157,7 +157,7 @@ async def test_a_task_says_that_no_live_agent_takes_it_until_one_does(client: Cl
     assert await why(client, task_id) == "", "only what is ready waits for an agent"
 
 
-async def test_an_announcement_that_is_not_repeated_is_forgotten(client: Client) -> None:
+async def test_an_announcement_that_is_not_repeated_is_forgotten(client: Stub) -> None:
     again_s = await announce(client, "infer")
     for _ in range(5):
         await asyncio.sleep(again_s)
@@ -171,7 +171,7 @@ async def test_an_announcement_that_is_not_repeated_is_forgotten(client: Client)
 
 
 async def test_agents_that_only_ask_are_live_for_what_they_ask(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     """While they ask, while they work, and for a while after."""
     asking = asyncio.ensure_future(
@@ -194,7 +194,7 @@ async def test_agents_that_only_ask_are_live_for_what_they_ask(
 
 
 async def test_a_stream_is_live_as_long_as_it_is_open(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     task_id = await submit(client, "infer", "other")
     async with spoken(distributor, slots=0, queues=("gpu",)):
@@ -207,7 +207,7 @@ async def test_a_stream_is_live_as_long_as_it_is_open(
     assert await listed(client) == []
 
 
-async def test_sessions_and_schemas_are_counted_and_told_the_newest_first(client: Client) -> None:
+async def test_sessions_and_schemas_are_counted_and_told_the_newest_first(client: Stub) -> None:
     for number in range(12):
         schema = f'{{"version": {number // 2}}}'
         session, queue = f"s-{number}", f"q{number % 2}"
@@ -223,7 +223,7 @@ async def test_sessions_and_schemas_are_counted_and_told_the_newest_first(client
     assert await listed(client, queue="other") == []
 
 
-async def test_p7_no_page_of_kinds_is_too_long_for_a_message(client: Client) -> None:
+async def test_p7_no_page_of_kinds_is_too_long_for_a_message(client: Stub) -> None:
     """Long schemas, eight of each that are told, over several pages, and none is missing."""
     text = "x" * 65_000
     for version in range(10):
@@ -265,7 +265,7 @@ async def test_p7_there_is_an_end_to_what_is_remembered_and_what_is_gone_makes_r
 
 
 async def test_a_connection_that_is_lost_in_a_long_poll_leaves_nobody_live(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     gone = connect(distributor)
     asking = asyncio.ensure_future(gone.fetch(agent_id="gone", kinds=["infer"], wait_s=60))
@@ -308,7 +308,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("said", "field", "text"), BAD, ids=[field for _, field, _ in BAD])
 async def test_a_bad_announcement_is_refused_and_changes_nothing(
-    client: Client, said: dict[str, Any], field: str, text: str
+    client: Stub, said: dict[str, Any], field: str, text: str
 ) -> None:
     await announce(client, "resize")
     before = await listed(client)
@@ -320,7 +320,7 @@ async def test_a_bad_announcement_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("cursor", ["x", "after: ", "after:a b", "after:é", "after:" + "a" * 65])
-async def test_a_bad_question_is_refused(client: Client, cursor: str) -> None:
+async def test_a_bad_question_is_refused(client: Stub, cursor: str) -> None:
     request = wire.ListKindsRequest(queue="a b", kind="a/b", page_size=1_001, cursor=cursor)
     with pytest.raises(InvalidFields) as refusal:
         await client._call("ListKinds", request, wire.ListKindsResponse)

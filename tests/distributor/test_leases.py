@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import PreconditionFailed, TaskNotFound
 from taskdist.core.task import Outcome, TaskState
 from taskdist.distributor.server import Distributor
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.virtual_time
 LEASE_S = 30
 
 
-async def test_p4_a_silent_agents_task_is_offered_again_within_a_second(client: Client) -> None:
+async def test_p4_a_silent_agents_task_is_offered_again_within_a_second(client: Stub) -> None:
     task_id = await submit(client)
     await take(client)
     began = now()
@@ -40,14 +40,14 @@ async def test_p4_a_silent_agents_task_is_offered_again_within_a_second(client: 
     assert [attempt.outcome for attempt in task.attempts] == [Outcome.LOST]
 
 
-async def test_p4_a_lease_never_ends_early(client: Client) -> None:
+async def test_p4_a_lease_never_ends_early(client: Stub) -> None:
     await submit(client)
     work = await take(client)
     await asyncio.sleep(LEASE_S - 0.3)
     await succeed(client, work)
 
 
-async def test_p4_heartbeats_hold_a_lease(client: Client) -> None:
+async def test_p4_heartbeats_hold_a_lease(client: Stub) -> None:
     await submit(client)
     work = await take(client)
     for _ in range(10):
@@ -57,9 +57,7 @@ async def test_p4_heartbeats_hold_a_lease(client: Client) -> None:
     await succeed(client, work)
 
 
-async def test_p4_a_broken_connection_ends_no_lease(
-    client: Client, distributor: Distributor
-) -> None:
+async def test_p4_a_broken_connection_ends_no_lease(client: Stub, distributor: Distributor) -> None:
     await submit(client)
     agent = connect(distributor)
     work = await take(agent)
@@ -82,7 +80,7 @@ async def test_p4_no_heartbeat_holds_a_task_beyond_its_run_timeout_and_a_term() 
         assert (await client.get(work.task_id)).lost_count == 1
 
 
-async def test_p5_the_third_lost_lease_makes_a_task_dead(client: Client) -> None:
+async def test_p5_the_third_lost_lease_makes_a_task_dead(client: Stub) -> None:
     task_id = await submit(client)
     with capture_logs() as logs:
         for _ in range(3):
@@ -93,7 +91,7 @@ async def test_p5_the_third_lost_lease_makes_a_task_dead(client: Client) -> None
     assert [line["event"] for line in logs] == ["lease lost"] * 3 + ["task dead"]
 
 
-async def test_a_heartbeat_names_the_leases_that_are_still_held(client: Client) -> None:
+async def test_a_heartbeat_names_the_leases_that_are_still_held(client: Stub) -> None:
     for _ in range(4):
         await submit(client)
     held, done, lost_to_cancel = [await take(client) for _ in range(3)]
@@ -105,7 +103,7 @@ async def test_a_heartbeat_names_the_leases_that_are_still_held(client: Client) 
     assert answer == {held.lease_id}
 
 
-async def test_a_heartbeat_without_lease_ids_is_for_all_of_its_agent(client: Client) -> None:
+async def test_a_heartbeat_without_lease_ids_is_for_all_of_its_agent(client: Stub) -> None:
     for _ in range(3):
         await submit(client)
     held = {(await take(client)).lease_id for _ in range(2)}
@@ -114,7 +112,7 @@ async def test_a_heartbeat_without_lease_ids_is_for_all_of_its_agent(client: Cli
     assert await client.heartbeat(agent_id="agent-3", lease_ids=[]) == frozenset()
 
 
-async def test_p3_a_heartbeat_of_another_agent_holds_nothing(client: Client) -> None:
+async def test_p3_a_heartbeat_of_another_agent_holds_nothing(client: Stub) -> None:
     await submit(client)
     work = await take(client)
     await asyncio.sleep(LEASE_S - 1)
@@ -128,7 +126,7 @@ async def test_p3_a_heartbeat_of_another_agent_holds_nothing(client: Client) -> 
 # --- CancelTask ----------------------------------------------------------------------------------
 
 
-async def test_a_waiting_task_that_is_cancelled_is_never_handed_out(client: Client) -> None:
+async def test_a_waiting_task_that_is_cancelled_is_never_handed_out(client: Stub) -> None:
     cancelled = await submit(client, seconds=1)
     other = await submit(client, seconds=2)
     assert await client.cancel(cancelled.upper()) is TaskState.CANCELLED
@@ -139,7 +137,7 @@ async def test_a_waiting_task_that_is_cancelled_is_never_handed_out(client: Clie
 
 
 async def test_the_agent_of_a_cancelled_task_hears_so_and_its_outcome_is_refused(
-    client: Client,
+    client: Stub,
 ) -> None:
     task_id = await submit(client)
     work = await take(client)
@@ -154,7 +152,7 @@ async def test_the_agent_of_a_cancelled_task_hears_so_and_its_outcome_is_refused
                 await end(client, work)
 
 
-async def test_what_is_finished_cannot_be_cancelled(client: Client) -> None:
+async def test_what_is_finished_cannot_be_cancelled(client: Stub) -> None:
     cancelled, succeeded, dead = [await submit(client) for _ in range(3)]
     await client.cancel(cancelled)
     await succeed(client, await take(client))

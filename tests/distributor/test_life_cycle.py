@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Exhausted, InvalidFields, Refused, TaskIdTaken
 from taskdist.core.task import Backoff, TaskState
 from taskdist.distributor.server import Distributor
@@ -39,7 +39,7 @@ def after(seconds: float) -> datetime:
     return BEGAN + timedelta(seconds=seconds)
 
 
-async def test_all_that_was_said_is_told_again(client: Client) -> None:
+async def test_all_that_was_said_is_told_again(client: Stub) -> None:
     task_id = await submit(
         client,
         backoff=RetryPause(Backoff.EXPONENTIAL, 0.5, 8, 20),
@@ -71,7 +71,7 @@ async def test_all_that_was_said_is_told_again(client: Client) -> None:
     assert after(60.5) <= task.enqueued_at <= after(61.5)
 
 
-async def test_a_plain_task_has_none_of_it(client: Client) -> None:
+async def test_a_plain_task_has_none_of_it(client: Stub) -> None:
     task = await client.get(await submit(client))
     assert (task.due_at, task.deadline, task.backoff) == (None, None, None)
     assert (task.run_timeout_s, task.lease_s, task.idempotency_key) == (0, 0, "")
@@ -79,7 +79,7 @@ async def test_a_plain_task_has_none_of_it(client: Client) -> None:
 
 
 async def test_p5_pauses_grow_and_the_watcher_hears_each(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     task_id = await submit(client, backoff=PAUSE, max_retries=3)
     watcher = Watcher(distributor, task_id)
@@ -103,7 +103,7 @@ async def test_p5_pauses_grow_and_the_watcher_hears_each(
     assert all(report.due_at for report in paused)
 
 
-async def lease_of(client: Client, task: TaskReport) -> str:
+async def lease_of(client: Stub, task: TaskReport) -> str:
     """The lease that agent-2 holds, as a heartbeat without a name tells it."""
     request = wire.HeartbeatRequest(agent_id="agent-2")
     (lease_id,) = (await client._call("Heartbeat", request, wire.HeartbeatResponse)).lease_ids
@@ -112,7 +112,7 @@ async def lease_of(client: Client, task: TaskReport) -> str:
 
 
 async def test_a_watch_of_a_scheduled_task_goes_up_to_its_end(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     delayed = await submit(client, delay_s=10)
     late = await submit(client, queue="other", delay_s=10, deadline_s=20)
@@ -130,7 +130,7 @@ async def test_a_watch_of_a_scheduled_task_goes_up_to_its_end(
 
 
 async def test_p5_outcomes_over_work_say_whether_and_when_to_retry(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     ids = [await submit(client, seconds=n, backoff=PAUSE) for n in range(3)]
     async with spoken(distributor, slots=3) as work:
@@ -159,7 +159,7 @@ async def test_p5_outcomes_over_work_say_whether_and_when_to_retry(
     assert held.state is LEASED
 
 
-async def test_p5_outcomes_over_complete_task_likewise(client: Client) -> None:
+async def test_p5_outcomes_over_complete_task_likewise(client: Stub) -> None:
     task_id = await submit(client, backoff=PAUSE)
     text = await fail(client, await take(client), retry_after_s=0)
     assert text == "failed; it will be retried after all new tasks"
@@ -175,7 +175,7 @@ async def test_p5_outcomes_over_complete_task_likewise(client: Client) -> None:
 # --- keys ----------------------------------------------------------------------------------------
 
 
-async def test_p1_a_key_is_one_task(client: Client) -> None:
+async def test_p1_a_key_is_one_task(client: Stub) -> None:
     said: dict[str, Any] = {"delay_s": 60, "deadline_s": 600, "idempotency_key": "order 7/ü"}
     first = await submit(client, **said)
     await asyncio.sleep(61)
@@ -196,7 +196,7 @@ async def test_p1_a_client_that_shares_calls_repeats_a_key_as_well(
 ) -> None:
     """It makes ids of its own, a new one for each submit."""
     channel = MemoryChannel(distributor.server)
-    async with Client("in memory", channel=channel) as client:
+    async with Stub("in memory", channel=channel) as client:
         calls = [submit(client, idempotency_key=f"k{n % 3}") for n in range(30)]
         ids = await asyncio.gather(*calls)
         assert len(set(ids)) == 3
@@ -237,7 +237,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("said", "field"), BAD, ids=str)
 async def test_p7_a_bad_value_is_refused_by_name_alone_and_among_several(
-    client: Client, said: dict[str, Any], field: str
+    client: Stub, said: dict[str, Any], field: str
 ) -> None:
     await submit(client)
     bad = Submission("paid", 1, **said)
@@ -271,7 +271,7 @@ async def test_p7_a_bad_value_is_refused_by_name_alone_and_among_several(
     ],
     ids=str,
 )
-async def test_the_values_at_the_limits_are_accepted(client: Client, said: dict[str, Any]) -> None:
+async def test_the_values_at_the_limits_are_accepted(client: Stub, said: dict[str, Any]) -> None:
     task = await client.get(await submit(client, **said))
     assert task.state in (READY, SCHEDULED)
 

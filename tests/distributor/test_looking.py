@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import TaskNotFound
 from taskdist.core.task import Outcome, TaskState
 from taskdist.reports import PastAttempt
@@ -19,12 +19,12 @@ BEGAN = datetime.fromtimestamp(NOON_US / 1e6, UTC)
 """The wall clock when a test begins."""
 
 
-async def listed(client: Client, **filters: Any) -> list[str]:
+async def listed(client: Stub, **filters: Any) -> list[str]:
     """The ids that a list has, in its order."""
     return [task.task_id async for task in client.list_tasks(**filters)]
 
 
-async def test_a_task_tells_its_whole_story(client: Client) -> None:
+async def test_a_task_tells_its_whole_story(client: Stub) -> None:
     await asyncio.sleep(1)
     task_id = await submit(client, "free", 2.5, max_retries=1, kind="resize", queue="images")
     await asyncio.sleep(1)
@@ -67,17 +67,17 @@ async def test_a_task_tells_its_whole_story(client: Client) -> None:
     )
 
 
-async def test_a_task_that_is_not_final_has_no_end(client: Client) -> None:
+async def test_a_task_that_is_not_final_has_no_end(client: Stub) -> None:
     task_id = await submit(client)
     assert (await client.get(task_id.upper())).finished_at is None
 
 
-async def test_an_unknown_task_is_not_found(client: Client) -> None:
+async def test_an_unknown_task_is_not_found(client: Stub) -> None:
     with pytest.raises(TaskNotFound, match=NO_TASK):
         await client.get(NO_TASK)
 
 
-async def test_a_list_has_the_newest_first_and_fills_in_no_positions(client: Client) -> None:
+async def test_a_list_has_the_newest_first_and_fills_in_no_positions(client: Stub) -> None:
     old, new = await submit(client, seconds=1), await submit(client, seconds=2)
     tasks = [task async for task in client.list_tasks()]
     assert [task.task_id for task in tasks] == [new, old]
@@ -85,11 +85,11 @@ async def test_a_list_has_the_newest_first_and_fills_in_no_positions(client: Cli
     assert await listed(client, page_size=0) == [new, old]
 
 
-async def test_an_empty_list(client: Client) -> None:
+async def test_an_empty_list(client: Stub) -> None:
     assert await listed(client) == []
 
 
-async def test_a_list_by_state(client: Client) -> None:
+async def test_a_list_by_state(client: Stub) -> None:
     in_state = {}
     for state in ("dead", "released", "leased", "succeeded", "cancelled", "ready"):
         in_state[state] = await submit(client, queue=state)
@@ -111,12 +111,12 @@ async def test_a_list_by_state(client: Client) -> None:
     assert await listed(client, states=list(TaskState)) == await listed(client)
 
 
-async def test_p7_a_list_by_very_many_states_is_a_list_by_a_few(client: Client) -> None:
+async def test_p7_a_list_by_very_many_states_is_a_list_by_a_few(client: Stub) -> None:
     task_id = await submit(client)
     assert await listed(client, states=[TaskState.READY, TaskState.DEAD] * 5_000) == [task_id]
 
 
-async def test_a_list_by_tier_kind_and_queue(client: Client) -> None:
+async def test_a_list_by_tier_kind_and_queue(client: Stub) -> None:
     ids = {}
     for tier in ("paid", "free"):
         for kind in ("x", "y"):
@@ -134,14 +134,14 @@ async def test_a_list_by_tier_kind_and_queue(client: Client) -> None:
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 7, 1_000])
-async def test_a_list_goes_on_from_page_to_page(client: Client, page_size: int) -> None:
+async def test_a_list_goes_on_from_page_to_page(client: Stub, page_size: int) -> None:
     ids = [await submit(client, kind="x" if i % 3 else "y") for i in range(7)]
     assert await listed(client, page_size=page_size) == ids[::-1]
     expected = [task_id for i, task_id in enumerate(ids) if not i % 3]
     assert await listed(client, page_size=page_size, kind="y") == expected[::-1]
 
 
-async def test_a_list_that_grows_while_it_is_read_repeats_nothing(client: Client) -> None:
+async def test_a_list_that_grows_while_it_is_read_repeats_nothing(client: Stub) -> None:
     old = [await submit(client) for _ in range(4)]
     seen = []
     async for task in client.list_tasks(page_size=2):
@@ -151,7 +151,7 @@ async def test_a_list_that_grows_while_it_is_read_repeats_nothing(client: Client
 
 
 @pytest.mark.parametrize("length", [6, 7, 12, 13, 32, 36])
-async def test_a_list_by_the_ending_of_an_id(client: Client, length: int) -> None:
+async def test_a_list_by_the_ending_of_an_id(client: Stub, length: int) -> None:
     """With or without its dashes, in small letters or capitals."""
     await submit(client)
     await submit(client, task_id=NO_TASK)
@@ -162,7 +162,7 @@ async def test_a_list_by_the_ending_of_an_id(client: Client, length: int) -> Non
     assert await listed(client, id_ending="ffffff" + ending.replace("-", "")[-26:]) == []
 
 
-async def test_ping_tells_the_time(client: Client) -> None:
+async def test_ping_tells_the_time(client: Stub) -> None:
     before = datetime.now(UTC)
     told = await client.ping("hello")
     # The wire has microseconds, as has datetime.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import TaskState
 from taskdist.distributor import operations
 from taskdist.limits import OPERATED_TASKS_MAX, SECOND_US
@@ -17,13 +17,13 @@ CANCELLED = Selection(states=(TaskState.CANCELLED,), all=True)
 LIMIT_S = 30
 
 
-async def cancel_ready(client: Client) -> None:
+async def cancel_ready(client: Stub) -> None:
     """Ends every task that is ready."""
     ready = [task.task_id async for task in client.list_tasks(states=[TaskState.READY])]
     await asyncio.gather(*map(client.cancel, ready))
 
 
-async def submit_cancelled(client: Client, count: int) -> None:
+async def submit_cancelled(client: Stub, count: int) -> None:
     """Submits so many tasks, which are cancelled."""
     answers = await client.submit_many([Submission("free", 1)] * count)
     assert all(isinstance(answer, Submitted) for answer in answers)
@@ -31,7 +31,7 @@ async def submit_cancelled(client: Client, count: int) -> None:
 
 
 async def test_what_ends_again_meanwhile_is_not_put_back_again(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else agents that fail at once keep a redrive going for ever (P7)."""
     count = OPERATED_TASKS_MAX + 1
@@ -54,7 +54,7 @@ async def test_what_ends_again_meanwhile_is_not_put_back_again(
     assert await client.redrive(CANCELLED, count_only=True) == count
 
 
-async def test_several_states_are_done_one_after_the_other(client: Client) -> None:
+async def test_several_states_are_done_one_after_the_other(client: Stub) -> None:
     await submit_cancelled(client, 3)
     await submit(client, max_retries=0)
     work = await take(client)
@@ -69,7 +69,7 @@ async def test_several_states_are_done_one_after_the_other(client: Client) -> No
     assert [task async for task in client.list_tasks()] == []
 
 
-async def test_there_may_be_nothing_to_count(client: Client) -> None:
+async def test_there_may_be_nothing_to_count(client: Stub) -> None:
     for state in (TaskState.DEAD, TaskState.CANCELLED):
         selection = Selection(states=(state,), all=True)
         assert await client.purge(selection, count_only=True) == 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.connection import OPERATIONS
 from taskdist.core.errors import Exhausted, InvalidFields, PreconditionFailed, TaskNotFound
 from taskdist.core.task import TaskState
@@ -34,13 +34,13 @@ ALL = Selection(all=True)
 READY, DEAD, CANCELLED = TaskState.READY, TaskState.DEAD, TaskState.CANCELLED
 
 
-async def dead(client: Client, tier: str = "paid", **said: Any) -> str:
+async def dead(client: Stub, tier: str = "paid", **said: Any) -> str:
     task_id = await submit(client, tier, **said)
     await fail(client, await take(client, queues=[said.get("queue", "default")]), retryable=False)
     return task_id
 
 
-async def many_cancelled(client: Client, count: int, queue: str = "many") -> list[str]:
+async def many_cancelled(client: Stub, count: int, queue: str = "many") -> list[str]:
     """So many tasks, at once, that were cancelled."""
     ids: list[str] = []
     for start in range(0, count, 1_000):
@@ -51,11 +51,11 @@ async def many_cancelled(client: Client, count: int, queue: str = "many") -> lis
     return ids
 
 
-async def states_of(client: Client, ids: Sequence[str]) -> list[TaskState]:
+async def states_of(client: Stub, ids: Sequence[str]) -> list[TaskState]:
     return [(await client.get(task_id)).state for task_id in ids]
 
 
-async def redrive(client: Client, cursor: str = "", **said: Any) -> wire.RedriveResponse:
+async def redrive(client: Stub, cursor: str = "", **said: Any) -> wire.RedriveResponse:
     """One call."""
     count_only = said.pop("count_only", False)
     request = wire.RedriveRequest(
@@ -69,7 +69,7 @@ async def redrive(client: Client, cursor: str = "", **said: Any) -> wire.Redrive
 # --- by id ---------------------------------------------------------------------------------------
 
 
-async def test_tasks_by_id_are_put_back_and_removed(client: Client) -> None:
+async def test_tasks_by_id_are_put_back_and_removed(client: Stub) -> None:
     one, two = await dead(client), await submit(client)
     await client.cancel(two)
     assert await client.redrive(Selection(task_ids=(one, two.upper(), one))) == 2
@@ -84,7 +84,7 @@ async def test_tasks_by_id_are_put_back_and_removed(client: Client) -> None:
             await client.get(task_id)
 
 
-async def test_p7_if_one_that_is_named_cannot_be_done_none_is(client: Client) -> None:
+async def test_p7_if_one_that_is_named_cannot_be_done_none_is(client: Stub) -> None:
     one, two, ready = await dead(client), await dead(client), await submit(client)
     for last, refusal in ((NO_TASK, TaskNotFound), (ready, PreconditionFailed)):
         async with nothing_changes(client):
@@ -94,7 +94,7 @@ async def test_p7_if_one_that_is_named_cannot_be_done_none_is(client: Client) ->
     assert await states_of(client, (one, two)) == [DEAD, DEAD]
 
 
-async def test_a_task_that_succeeded_is_removed_and_never_put_back(client: Client) -> None:
+async def test_a_task_that_succeeded_is_removed_and_never_put_back(client: Stub) -> None:
     task_id = await submit(client)
     await succeed(client, await take(client))
     with pytest.raises(PreconditionFailed, match="redrive is not possible"):
@@ -105,7 +105,7 @@ async def test_a_task_that_succeeded_is_removed_and_never_put_back(client: Clien
 # --- by filter -----------------------------------------------------------------------------------
 
 
-async def test_a_filter_means_dead_tasks_unless_it_says_otherwise(client: Client) -> None:
+async def test_a_filter_means_dead_tasks_unless_it_says_otherwise(client: Stub) -> None:
     ids = [
         await dead(client),
         await dead(client, "free", kind="k", queue="q"),
@@ -133,14 +133,14 @@ async def test_a_filter_means_dead_tasks_unless_it_says_otherwise(client: Client
     assert await client.redrive(ALL) == await client.purge(ALL) == 0
 
 
-async def test_p7_counting_where_there_is_nothing(client: Client) -> None:
+async def test_p7_counting_where_there_is_nothing(client: Stub) -> None:
     for selection in (ALL, Selection(states=(CANCELLED, DEAD), all=True)):
         assert await client.redrive(selection, count_only=True) == 0
         assert await client.purge(selection, count_only=True) == 0
     await client.ping()
 
 
-async def test_by_age(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_by_age(client: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the wall clock, as finished_at is."""
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(operations, "_now_us", lambda: NOON_US + round(loop.time() * 1e6))
@@ -153,7 +153,7 @@ async def test_by_age(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("count", [OPERATED_TASKS_MAX, 2 * OPERATED_TASKS_MAX + 7])
-async def test_p7_many_are_done_in_pages(client: Client, count: int) -> None:
+async def test_p7_many_are_done_in_pages(client: Stub, count: int) -> None:
     ids = await many_cancelled(client, count)
     await many_cancelled(client, 1, queue="other")
     said: dict[str, Any] = {"states": [wire.TaskState["CANCELLED"]], "queue": "many"}
@@ -171,7 +171,7 @@ async def test_p7_many_are_done_in_pages(client: Client, count: int) -> None:
     assert await client.redrive(Selection(states=(CANCELLED,), all=True)) == 1
 
 
-async def test_p7_a_repeat_after_a_lost_answer_finds_what_is_left(client: Client) -> None:
+async def test_p7_a_repeat_after_a_lost_answer_finds_what_is_left(client: Stub) -> None:
     await many_cancelled(client, OPERATED_TASKS_MAX + 3)
     said: dict[str, Any] = {"states": [wire.TaskState["CANCELLED"]], "all": True}
     await redrive(client, **said)
@@ -228,7 +228,7 @@ UNSPECIFIED, WIRE_READY = wire.TaskState["UNSPECIFIED"], wire.TaskState["READY"]
     ],
 )
 async def test_p7_a_bad_selection_is_refused_by_name(
-    client: Client, said: dict[str, Any], fields: set[str]
+    client: Stub, said: dict[str, Any], fields: set[str]
 ) -> None:
     await dead(client)
     async with nothing_changes(client):
@@ -238,7 +238,7 @@ async def test_p7_a_bad_selection_is_refused_by_name(
 
 
 @pytest.mark.parametrize("cursor", ["x", "0", "3.0.0", "0.1", "0.-1.0", "0.1.1\n", "0.٣.1"])
-async def test_p7_a_cursor_that_was_never_given_is_refused(client: Client, cursor: str) -> None:
+async def test_p7_a_cursor_that_was_never_given_is_refused(client: Stub, cursor: str) -> None:
     await dead(client)
     async with nothing_changes(client):
         with pytest.raises(InvalidFields) as refused:
@@ -246,13 +246,13 @@ async def test_p7_a_cursor_that_was_never_given_is_refused(client: Client, curso
     assert bad_fields(refused.value) == {"cursor"}
 
 
-async def test_p7_a_cursor_of_another_selection_harms_nobody(client: Client) -> None:
+async def test_p7_a_cursor_of_another_selection_harms_nobody(client: Stub) -> None:
     await dead(client)
     far = "2.999999999999999999.999999999999999999.999999999999999999"
     assert (await redrive(client, far, all=True)) == wire.RedriveResponse()
 
 
-async def test_p7_no_selection_at_all_is_none_of_everything(client: Client) -> None:
+async def test_p7_no_selection_at_all_is_none_of_everything(client: Stub) -> None:
     await dead(client)
     async with nothing_changes(client):
         with pytest.raises(InvalidFields, match="required to mean all tasks"):

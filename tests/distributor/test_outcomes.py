@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import InvalidFields, PreconditionFailed, TaskNotFound
 from taskdist.core.task import Outcome, TaskState
 from taskdist.limits import ERROR_BYTES_MAX, RESULT_BYTES_MAX
@@ -34,7 +34,7 @@ def unnamed(work: Work) -> Work:
     return replace(work, lease_id="")
 
 
-async def test_a_success_keeps_the_result(client: Client) -> None:
+async def test_a_success_keeps_the_result(client: Stub) -> None:
     result = b"\0" * RESULT_BYTES_MAX
     await submit(client)
     work = await take(client)
@@ -45,7 +45,7 @@ async def test_a_success_keeps_the_result(client: Client) -> None:
     assert await client.fetch(agent_id="agent-1") is None
 
 
-async def test_p5_a_task_is_tried_four_times_and_its_errors_are_kept(client: Client) -> None:
+async def test_p5_a_task_is_tried_four_times_and_its_errors_are_kept(client: Stub) -> None:
     await submit(client)
     for attempt in (1, 2, 3):
         said = await fail(client, await take(client), error=f"error {attempt}")
@@ -59,7 +59,7 @@ async def test_p5_a_task_is_tried_four_times_and_its_errors_are_kept(client: Cli
     assert await client.fetch(agent_id="agent-1") is None
 
 
-async def test_p5_a_failure_that_is_not_retryable_is_the_last(client: Client) -> None:
+async def test_p5_a_failure_that_is_not_retryable_is_the_last(client: Stub) -> None:
     await submit(client)
     work = await take(client)
     await fail(client, work, error="no such file", retryable=False)
@@ -79,7 +79,7 @@ async def test_p5_a_failure_that_is_not_retryable_is_the_last(client: Client) ->
     ids=["error", "result instead", "result no text", "nothing", "long", "cut in a character"],
 )
 async def test_what_a_failure_is_remembered_by(
-    client: Client, said: dict[str, Any], kept: str
+    client: Stub, said: dict[str, Any], kept: str
 ) -> None:
     await submit(client)
     work = await take(client)
@@ -90,7 +90,7 @@ async def test_what_a_failure_is_remembered_by(
 
 
 async def test_a_released_task_is_at_its_old_place_and_nothing_is_counted(
-    client: Client,
+    client: Stub,
 ) -> None:
     first = await submit(client, seconds=1)
     await submit(client, seconds=2)
@@ -102,7 +102,7 @@ async def test_a_released_task_is_at_its_old_place_and_nothing_is_counted(
     assert (again.task_id, again.attempt) == (first, 2)
 
 
-async def test_p5_the_sixteenth_hasty_release_ends_a_task(client: Client) -> None:
+async def test_p5_the_sixteenth_hasty_release_ends_a_task(client: Stub) -> None:
     await submit(client)
     states = [await release(client, await take(client)) for _ in range(16)]
     assert states == [TaskState.READY] * 15 + [TaskState.DEAD]
@@ -111,7 +111,7 @@ async def test_p5_the_sixteenth_hasty_release_ends_a_task(client: Client) -> Non
 # --- P3: one holder, and repeats -----------------------------------------------------------------
 
 
-async def test_p3_an_accepted_outcome_may_be_repeated(client: Client) -> None:
+async def test_p3_an_accepted_outcome_may_be_repeated(client: Stub) -> None:
     await submit(client)
     work = await take(client)
     first = await succeed(client, work, result=b"42")
@@ -119,7 +119,7 @@ async def test_p3_an_accepted_outcome_may_be_repeated(client: Client) -> None:
         assert await succeed(client, work, result=b"42") == first
 
 
-async def test_p3_also_when_the_task_has_moved_on(client: Client) -> None:
+async def test_p3_also_when_the_task_has_moved_on(client: Stub) -> None:
     await submit(client)
     first = await take(client)
     said = await fail(client, first, error="first")
@@ -136,7 +136,7 @@ async def test_p3_also_when_the_task_has_moved_on(client: Client) -> None:
         assert await release(client, second) is handed_back
 
 
-async def test_p3_another_outcome_under_an_ended_lease_is_refused(client: Client) -> None:
+async def test_p3_another_outcome_under_an_ended_lease_is_refused(client: Stub) -> None:
     await submit(client)
     work = await take(client)
     await succeed(client, work, result=b"42")
@@ -149,7 +149,7 @@ async def test_p3_another_outcome_under_an_ended_lease_is_refused(client: Client
             await release(client, work)
 
 
-async def test_p3_nobody_but_the_holder_can_end_a_lease(client: Client) -> None:
+async def test_p3_nobody_but_the_holder_can_end_a_lease(client: Stub) -> None:
     await submit(client)
     lost = await take(client)
     await release(client, lost)
@@ -168,7 +168,7 @@ async def test_p3_nobody_but_the_holder_can_end_a_lease(client: Client) -> None:
     await succeed(client, held, "agent-2")
 
 
-async def test_an_outcome_of_an_unknown_task(client: Client) -> None:
+async def test_an_outcome_of_an_unknown_task(client: Stub) -> None:
     await submit(client)
     async with nothing_changes(client):
         for end in (client.complete(**NOBODYS, success=True), client.release(**NOBODYS)):
@@ -182,7 +182,7 @@ NOBODYS: dict[str, Any] = {"task_id": NO_TASK, "agent_id": "agent-1", "lease_id"
 # --- callers without a lease_id ------------------------------------------------------------------
 
 
-async def test_p3_without_a_lease_id_the_name_alone_is_tested(client: Client) -> None:
+async def test_p3_without_a_lease_id_the_name_alone_is_tested(client: Stub) -> None:
     await submit(client)
     first = await take(client)
     await release(client, first)
@@ -197,7 +197,7 @@ async def test_p3_without_a_lease_id_the_name_alone_is_tested(client: Client) ->
     await succeed(client, unnamed(first))
 
 
-async def heartbeat(client: Client, work: Work, agent_id: str) -> object:
+async def heartbeat(client: Stub, work: Work, agent_id: str) -> object:
     return await client.heartbeat(
         agent_id=agent_id, lease_ids=[work.lease_id] if work.lease_id else []
     )
@@ -205,7 +205,7 @@ async def heartbeat(client: Client, work: Work, agent_id: str) -> object:
 
 @pytest.mark.parametrize("verb", [succeed, fail, release, heartbeat])
 async def test_an_agent_without_lease_ids_is_logged_once(
-    client: Client, verb: Callable[[Client, Work, str], Awaitable[object]]
+    client: Stub, verb: Callable[[Stub, Work, str], Awaitable[object]]
 ) -> None:
     with capture_logs() as logs:
         for agent_id in ("agent-1", "agent-2", "agent-1", "agent-2"):
@@ -215,7 +215,7 @@ async def test_an_agent_without_lease_ids_is_logged_once(
     assert [line["agent_id"] for line in lines] == ["agent-1", "agent-2"]
 
 
-async def test_an_agent_with_lease_ids_is_not_logged(client: Client) -> None:
+async def test_an_agent_with_lease_ids_is_not_logged(client: Stub) -> None:
     await submit(client)
     with capture_logs() as logs:
         work = await take(client)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core import commands
 from taskdist.core.errors import Unavailable
 from taskdist.core.task import Outcome, TaskState
@@ -21,7 +21,7 @@ from tests.support.channel import connect, distributor_channel
 pytestmark = pytest.mark.virtual_time
 
 
-async def a_life(client: Client) -> str:
+async def a_life(client: Stub) -> str:
     """A task fails with a pause, is lost, handed back and succeeds; each run says something."""
     task_id = await submit(client, delay_s=1)
     await asyncio.sleep(2)
@@ -48,9 +48,7 @@ LIFE = [
 ]
 
 
-async def test_all_that_happens_is_told_as_it_comes(
-    client: Client, distributor: Distributor
-) -> None:
+async def test_all_that_happens_is_told_as_it_comes(client: Stub, distributor: Distributor) -> None:
     living = asyncio.ensure_future(a_life(client))
     await asyncio.sleep(0.5)
     (task,) = [task async for task in client.list_tasks()]
@@ -67,7 +65,7 @@ async def test_all_that_happens_is_told_as_it_comes(
     assert (last.result, last.error, last.task_id) == (b"42", "first", task_id)
 
 
-async def test_whoever_goes_on_from_any_place_misses_and_repeats_nothing(client: Client) -> None:
+async def test_whoever_goes_on_from_any_place_misses_and_repeats_nothing(client: Stub) -> None:
     """Also where every state is told from what is kept of it; each number is there once."""
     task_id = await a_life(client)
     whole = await followed(client, task_id)
@@ -119,7 +117,7 @@ async def test_p1_over_restarts_and_lost_connections_nothing_is_missed_or_repeat
 
 
 async def test_who_asks_for_no_entries_hears_what_was_heard_before_there_were_any(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     task_id = await submit(client)
     heard = []
@@ -143,7 +141,7 @@ async def test_who_asks_for_no_entries_hears_what_was_heard_before_there_were_an
 
 
 async def test_the_present_is_told_first_and_what_was_said_before_it_is_not(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     task_id = await submit(client)
     work = await take(client)
@@ -160,7 +158,7 @@ async def test_the_present_is_told_first_and_what_was_said_before_it_is_not(
     assert await again.to_the_end() == ["after", "SUCCEEDED.1"]
 
 
-async def test_an_end_that_a_redrive_undid_is_passed_over(client: Client) -> None:
+async def test_an_end_that_a_redrive_undid_is_passed_over(client: Stub) -> None:
     task_id = await submit(client, max_retries=0)
     await fail(client, await take(client), error="first")
     whole = await followed(client, task_id)
@@ -180,7 +178,7 @@ async def test_an_end_that_a_redrive_undid_is_passed_over(client: Client) -> Non
 
 
 async def test_the_end_of_a_task_that_is_removed_at_once_is_told(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     task_id = await submit(client)
     work = await take(client)
@@ -197,7 +195,7 @@ async def test_the_end_of_a_task_that_is_removed_at_once_is_told(
 
 
 async def test_p7_a_slow_follower_costs_no_memory_and_misses_nothing(
-    client: Client, distributor: Distributor, monkeypatch: pytest.MonkeyPatch
+    client: Stub, distributor: Distributor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages of what is kept, in between which it may take its time."""
     monkeypatch.setattr(watching, "ENTRIES_PAGE_MAX", 7)
@@ -224,7 +222,7 @@ async def test_p7_a_slow_follower_costs_no_memory_and_misses_nothing(
 
 
 async def test_p7_a_talkative_agent_makes_its_watchers_read_no_more_than_they_need(
-    client: Client, distributor: Distributor, monkeypatch: pytest.MonkeyPatch
+    client: Stub, distributor: Distributor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a change of state is told at once all the same."""
     task_id = await submit(client)
@@ -270,7 +268,7 @@ async def test_p7_what_comes_too_fast_is_dropped_and_said_so() -> None:
         assert list(map(word, await followed(client, task_id))) == expected
 
 
-async def test_the_newest_progress_is_kept_with_the_task(client: Client) -> None:
+async def test_the_newest_progress_is_kept_with_the_task(client: Stub) -> None:
     task_id = await submit(client)
     assert (await client.get(task_id)).progress is None
     work = await take(client)
@@ -282,7 +280,7 @@ async def test_the_newest_progress_is_kept_with_the_task(client: Client) -> None
     assert (await client.get(task_id)).progress == Progress(None, "begun anew", at, 2)
 
 
-async def test_at_shutdown_a_follower_is_told_so(client: Client, distributor: Distributor) -> None:
+async def test_at_shutdown_a_follower_is_told_so(client: Stub, distributor: Distributor) -> None:
     follower = Follower(distributor, await submit(client))
     await asyncio.sleep(1)
     await distributor.stop(10)

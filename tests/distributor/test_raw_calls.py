@@ -12,7 +12,7 @@ from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.distributor.server import Distributor
 from taskdist.limits import MESSAGE_BYTES_MAX
 from taskdist.wire import messages as wire
@@ -55,7 +55,7 @@ async def channel(distributor: Distributor) -> Channel:
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_call_that_is_closed_without_a_message(
-    client: Client, channel: Channel, method: str, caplog: pytest.LogCaptureFixture
+    client: Stub, channel: Channel, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await submit(client)
     async with nothing_changes(client), channel:
@@ -71,7 +71,7 @@ async def test_a_call_that_is_closed_without_a_message(
     ids=["in the prefix", "after the prefix", "in the message"],
 )
 async def test_a_call_that_is_closed_within_a_message(
-    client: Client, channel: Channel, body: bytes, caplog: pytest.LogCaptureFixture
+    client: Stub, channel: Channel, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     await submit(client)
     async with nothing_changes(client), channel:
@@ -84,7 +84,7 @@ async def test_a_call_that_is_closed_within_a_message(
 
 @pytest.mark.parametrize("length", [MESSAGE_BYTES_MAX + 1, 2**32 - 1])
 async def test_a_message_over_the_limit_is_refused_at_its_prefix(
-    client: Client, channel: Channel, length: int
+    client: Stub, channel: Channel, length: int
 ) -> None:
     """Not a byte of it has been sent, nor will be."""
     await submit(client)
@@ -96,7 +96,7 @@ async def test_a_message_over_the_limit_is_refused_at_its_prefix(
     assert isinstance(detail, BadRequest), "not RetryInfo: it is of no use to send it again"
 
 
-async def test_a_message_of_just_the_limit_is_read(client: Client, channel: Channel) -> None:
+async def test_a_message_of_just_the_limit_is_read(client: Stub, channel: Channel) -> None:
     await submit(client)
     padding = b"\x1a" + b"\xf8\xff\xff\x01"  # the field data, this long:
     length = MESSAGE_BYTES_MAX - len(padding)
@@ -110,7 +110,7 @@ async def test_a_message_of_just_the_limit_is_read(client: Client, channel: Chan
 
 
 async def test_a_compressed_message_is_unimplemented(
-    client: Client, channel: Channel, caplog: pytest.LogCaptureFixture
+    client: Stub, channel: Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     await submit(client)
     async with nothing_changes(client), channel:
@@ -132,7 +132,7 @@ async def test_a_compressed_message_is_unimplemented(
     ],
 )
 async def test_malformed_bytes_are_an_invalid_argument_in_one_line(
-    client: Client, channel: Channel, data: bytes, caplog: pytest.LogCaptureFixture
+    client: Stub, channel: Channel, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     await submit(client)
     async with nothing_changes(client), channel:
@@ -147,7 +147,7 @@ async def test_malformed_bytes_are_an_invalid_argument_in_one_line(
 
 @pytest.mark.parametrize("method", ["SubmitTask", "FetchTask", "CompleteTask", "CancelTask"])
 async def test_fields_of_the_wrong_type_are_not_there(
-    client: Client, channel: Channel, method: str, caplog: pytest.LogCaptureFixture
+    client: Stub, channel: Channel, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As protobuf has it: they are unknown fields. What is required is then missing."""
     await submit(client)
@@ -163,7 +163,7 @@ async def test_fields_of_the_wrong_type_are_not_there(
     assert not caplog.records
 
 
-async def test_p7_very_many_unknown_fields_cost_no_time(client: Client, channel: Channel) -> None:
+async def test_p7_very_many_unknown_fields_cost_no_time(client: Stub, channel: Channel) -> None:
     """With betterproto's own decoder these take minutes, in which nobody is served. Here they are
     refused before they are parsed."""
     unknown = b"\xf8\x07\x01" * 1_000_000
@@ -216,7 +216,7 @@ async def test_health_and_reflection_are_guarded_as_well(
 
 
 async def test_a_caller_that_goes_away_within_a_message_leaves_nothing(
-    client: Client, channel: Channel, caplog: pytest.LogCaptureFixture
+    client: Stub, channel: Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with channel.request(
         "/taskdist.v1.TaskDistributor/SubmitTask",
@@ -234,7 +234,7 @@ async def test_a_caller_that_goes_away_within_a_message_leaves_nothing(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_other_calls_of_the_connection_go_on(client: Client, channel: Channel) -> None:
+async def test_other_calls_of_the_connection_go_on(client: Stub, channel: Channel) -> None:
     """What one call does wrong is no other call's trouble."""
     async with (
         channel,

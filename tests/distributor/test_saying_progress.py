@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import InvalidFields, PreconditionFailed
 from taskdist.distributor.server import Distributor
 from taskdist.reports import Dropped, LogLine, Progress, Remarks
@@ -26,7 +26,7 @@ def progress(task_id: str, lease_id: str, *texts: str, **more: Any) -> wire.Repo
 
 
 async def test_over_a_stream_it_comes_with_outcomes_and_before_them(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     task_id = await submit(client)
     async with spoken(distributor) as work:
@@ -49,7 +49,7 @@ async def test_over_a_stream_it_comes_with_outcomes_and_before_them(
     assert words == ["READY.0", "LEASED.1", "alone", "last", "SUCCEEDED.1"]
 
 
-async def test_over_a_stream_a_bad_entry_ends_it(client: Client, distributor: Distributor) -> None:
+async def test_over_a_stream_a_bad_entry_ends_it(client: Stub, distributor: Distributor) -> None:
     task_id = await submit(client)
     with pytest.raises(InvalidFields) as refusal:
         await _say_something_bad(client, task_id)
@@ -59,7 +59,7 @@ async def test_over_a_stream_a_bad_entry_ends_it(client: Client, distributor: Di
     }
 
 
-async def _say_something_bad(client: Client, task_id: str) -> None:
+async def _say_something_bad(client: Stub, task_id: str) -> None:
     async with client.work(agent_id="agent-1", session="s-1", slots=1) as stream:
         news = await stream.receive()
         assert news is not None
@@ -73,7 +73,7 @@ async def _say_something_bad(client: Client, task_id: str) -> None:
 # --- fencing and bad input ---------------------------------------------------------------------
 
 
-async def test_p3_nobody_but_the_holder_is_heard(client: Client) -> None:
+async def test_p3_nobody_but_the_holder_is_heard(client: Stub) -> None:
     await submit(client)
     work = await take(client)
     await say(client, work, "first")
@@ -87,7 +87,7 @@ async def test_p3_nobody_but_the_holder_is_heard(client: Client) -> None:
     assert words == ["READY.0", "LEASED.1", "first", "READY.1"]
 
 
-async def _until(client: Client, task_id: str, last: str) -> Any:
+async def _until(client: Stub, task_id: str, last: str) -> Any:
     async for news in client.follow(task_id, after=0):
         yield news
         if word(news) == last:
@@ -117,7 +117,7 @@ BAD: list[tuple[list[wire.TaskEntry], str, str]] = [
 
 @pytest.mark.parametrize(("entries", "field", "text"), BAD, ids=[text for *_, text in BAD])
 async def test_a_bad_entry_is_refused_and_nothing_is_kept(
-    client: Client, entries: list[wire.TaskEntry], field: str, text: str
+    client: Stub, entries: list[wire.TaskEntry], field: str, text: str
 ) -> None:
     await submit(client)
     work = await take(client)
@@ -134,7 +134,7 @@ async def test_a_bad_entry_is_refused_and_nothing_is_kept(
     assert len(await followed(client, work.task_id)) == 3
 
 
-async def test_every_bad_field_is_named(client: Client) -> None:
+async def test_every_bad_field_is_named(client: Stub) -> None:
     entry = wire.TaskEntry(progress=wire.TaskProgress(fraction=3))
     request = wire.ReportProgressRequest(task_id="x", agent_id="", entries=[entry])
     with pytest.raises(InvalidFields) as refusal:
@@ -143,7 +143,7 @@ async def test_every_bad_field_is_named(client: Client) -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 5_000, "é" * 2_500, "€" * 1_400])
-async def test_a_long_text_is_cut_at_a_whole_character(client: Client, text: str) -> None:
+async def test_a_long_text_is_cut_at_a_whole_character(client: Stub, text: str) -> None:
     await submit(client)
     work = await take(client)
     await say(client, work, text, Progress(0.5, text))

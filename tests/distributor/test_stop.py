@@ -13,7 +13,7 @@ from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from structlog.testing import capture_logs
 
 from taskdist.backends.protocol import Backend, Listener
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core import commands
 from taskdist.core.commands import Command
 from taskdist.core.errors import Unavailable
@@ -66,7 +66,7 @@ async def ended(distributor: Distributor, grace_s: float) -> float:
 
 @pytest.mark.virtual_time
 async def test_a_stop_with_nothing_to_wait_for_takes_no_time(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     await submit(client)
     assert await ended(distributor, 10) == 0
@@ -76,7 +76,7 @@ async def test_a_stop_with_nothing_to_wait_for_takes_no_time(
 
 @pytest.mark.virtual_time
 async def test_long_polls_are_answered_empty_at_once(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     clients = [connect(distributor) for _ in range(3)]
     polls = [
@@ -164,7 +164,7 @@ async def test_p7_a_call_that_outlasts_the_grace_is_cut_off() -> None:
 
 @pytest.mark.virtual_time
 async def test_p7_clients_that_stay_and_do_nothing_hold_up_no_stop(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     """Idle, half a request, an answer not read, a health watch, a reflection stream."""
     await submit(client, data=b"x" * DATA_BYTES_MAX)
@@ -251,7 +251,7 @@ async def test_a_stop_on_a_real_socket_with_a_store_in_a_file(tmp_path: Path) ->
     sock = bind(settings)
     await distributor.listen(sock)
     host, port = sock.getsockname()
-    async with Client(f"{host}:{port}") as client, Client(f"{host}:{port}") as agent:
+    async with Stub(f"{host}:{port}") as client, Stub(f"{host}:{port}") as agent:
         task_id = await submit(client, queue="other")
         poll = asyncio.create_task(agent.fetch(agent_id="agent-1", wait_s=60))
         watching = asyncio.create_task(watched(client, task_id))
@@ -267,10 +267,10 @@ async def test_a_stop_on_a_real_socket_with_a_store_in_a_file(tmp_path: Path) ->
     next_one = Distributor(DistributorSettings(listen=f"127.0.0.1:{port}", store=settings.store))
     await next_one.open()
     await next_one.listen(bind(next_one.settings))
-    async with Client(f"{host}:{port}") as client:
+    async with Stub(f"{host}:{port}") as client:
         assert (await client.get(task_id)).state is TaskState.READY
     await next_one.stop(10)
 
 
-async def watched(client: Client, task_id: str) -> list[TaskState]:
+async def watched(client: Stub, task_id: str) -> list[TaskState]:
     return [report.state async for report in client.watch(task_id)]

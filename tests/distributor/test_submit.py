@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Exhausted, TaskIdTaken
 from taskdist.core.task import TaskState
 from taskdist.limits import DATA_BYTES_MAX
@@ -16,7 +16,7 @@ from tests.support.channel import distributor_channel
 pytestmark = pytest.mark.virtual_time
 
 
-async def drained(client: Client, queue: str = "default") -> list[str]:
+async def drained(client: Stub, queue: str = "default") -> list[str]:
     """The ids in the order in which an agent gets them."""
     ids = []
     while work := await client.fetch(agent_id="agent-1", queues=[queue]):
@@ -24,7 +24,7 @@ async def drained(client: Client, queue: str = "default") -> list[str]:
     return ids
 
 
-async def test_a_task_has_an_id_a_state_and_a_position(client: Client) -> None:
+async def test_a_task_has_an_id_a_state_and_a_position(client: Stub) -> None:
     first = await client.submit(user_tier="paid", est_processing_time_s=1)
     second = await client.submit(user_tier="paid", est_processing_time_s=2)
     assert first.task_id < second.task_id, "time-ordered ids"
@@ -32,18 +32,18 @@ async def test_a_task_has_an_id_a_state_and_a_position(client: Client) -> None:
     assert (second.state, second.queue_position) == (TaskState.READY, 2)
 
 
-async def test_what_is_not_said_has_its_default(client: Client) -> None:
+async def test_what_is_not_said_has_its_default(client: Stub) -> None:
     task = await client.get(await submit(client, "free", 0))
     assert (task.kind, task.queue, task.max_retries) == ("simulate", "default", 3)
     assert task.est_processing_time_s == 0
 
 
-async def test_zero_retries_is_not_the_default(client: Client) -> None:
+async def test_zero_retries_is_not_the_default(client: Stub) -> None:
     task = await client.get(await submit(client, max_retries=0))
     assert task.max_retries == 0
 
 
-async def test_p2_the_order_is_the_one_of_the_mission(client: Client) -> None:
+async def test_p2_the_order_is_the_one_of_the_mission(client: Stub) -> None:
     """New before retry, paid before free, shorter before longer, older before newer."""
     retried = await submit(client, "paid", 0)
     await fail(client, await take(client))
@@ -59,7 +59,7 @@ async def test_p2_the_order_is_the_one_of_the_mission(client: Client) -> None:
     assert await drained(client) == order
 
 
-async def test_p2_a_better_task_that_comes_late_goes_before(client: Client) -> None:
+async def test_p2_a_better_task_that_comes_late_goes_before(client: Stub) -> None:
     waiting = await submit(client, "free", 1)
     late = await client.submit(user_tier="paid", est_processing_time_s=9)
     assert late.queue_position == 1
@@ -67,7 +67,7 @@ async def test_p2_a_better_task_that_comes_late_goes_before(client: Client) -> N
 
 
 async def test_a_position_counts_all_kinds_of_its_queue_and_no_other_queue(
-    client: Client,
+    client: Stub,
 ) -> None:
     await submit(client, seconds=1, kind="a")
     await submit(client, seconds=2, kind="b")
@@ -77,7 +77,7 @@ async def test_a_position_counts_all_kinds_of_its_queue_and_no_other_queue(
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\xff\n{}", b"x" * DATA_BYTES_MAX], ids=len)
-async def test_p1_data_arrives_byte_for_byte(client: Client, data: bytes) -> None:
+async def test_p1_data_arrives_byte_for_byte(client: Stub, data: bytes) -> None:
     await submit(client, data=data)
     assert (await take(client)).data == data
 
@@ -94,7 +94,7 @@ SAID: dict[str, Any] = {
 }
 
 
-async def test_a_repeat_is_the_same_task_as_it_stands_now(client: Client) -> None:
+async def test_a_repeat_is_the_same_task_as_it_stands_now(client: Stub) -> None:
     placed = await client.submit(task_id=NO_TASK, **SAID)
     assert placed == Submitted(NO_TASK, TaskState.READY, 1)
     await client.submit(user_tier="paid", est_processing_time_s=1, queue="images")
@@ -104,7 +104,7 @@ async def test_a_repeat_is_the_same_task_as_it_stands_now(client: Client) -> Non
     assert again == Submitted(NO_TASK, TaskState.CANCELLED, 0)
 
 
-async def test_a_repeat_may_write_the_id_in_capitals(client: Client) -> None:
+async def test_a_repeat_may_write_the_id_in_capitals(client: Stub) -> None:
     placed = await client.submit(task_id=NO_TASK.upper(), **SAID)
     assert placed.task_id == NO_TASK
     with pytest.raises(TaskIdTaken):
@@ -123,9 +123,7 @@ async def test_a_repeat_may_write_the_id_in_capitals(client: Client) -> None:
     ],
     ids=lambda other: next(iter(other)),
 )
-async def test_p7_an_id_with_other_content_is_refused(
-    client: Client, other: dict[str, Any]
-) -> None:
+async def test_p7_an_id_with_other_content_is_refused(client: Stub, other: dict[str, Any]) -> None:
     await client.submit(task_id=NO_TASK, **SAID)
     async with nothing_changes(client):
         with pytest.raises(TaskIdTaken, match=NO_TASK):
@@ -133,7 +131,7 @@ async def test_p7_an_id_with_other_content_is_refused(
 
 
 async def test_an_id_that_the_distributor_made_is_not_the_clients_to_repeat(
-    client: Client,
+    client: Stub,
 ) -> None:
     made = await client.submit(**SAID)
     async with nothing_changes(client):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from grpclib.const import Cardinality
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core import commands
 from taskdist.core.errors import Exhausted, TaskNotFound, Unavailable
 from taskdist.core.task import Outcome, TaskState
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.virtual_time
 READY, LEASED = TaskState.READY, TaskState.LEASED
 
 
-async def seen(client: Client, task_id: str) -> list[TaskReport]:
+async def seen(client: Stub, task_id: str) -> list[TaskReport]:
     """All that a watcher hears until the end."""
     return [report async for report in client.watch(task_id)]
 
@@ -57,7 +57,7 @@ class Watcher:
 
 
 async def test_each_change_is_told_until_the_end_with_its_result(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     task_id = await submit(client)
     watcher = Watcher(distributor, task_id)
@@ -87,7 +87,7 @@ async def test_each_change_is_told_until_the_end_with_its_result(
     assert heard[-1].finished_at is not None
 
 
-async def test_changes_are_told_as_they_come(client: Client, distributor: Distributor) -> None:
+async def test_changes_are_told_as_they_come(client: Stub, distributor: Distributor) -> None:
     task_id = await submit(client)
     watcher = Watcher(distributor, task_id)
     await asyncio.sleep(1)
@@ -102,7 +102,7 @@ async def test_changes_are_told_as_they_come(client: Client, distributor: Distri
     assert states(await watcher.to_the_end()) == [READY, LEASED, TaskState.CANCELLED]
 
 
-async def test_a_dead_task_ends_with_its_last_error(client: Client) -> None:
+async def test_a_dead_task_ends_with_its_last_error(client: Stub) -> None:
     task_id = await submit(client, max_retries=1)
     await fail(client, await take(client), error="first")
     await fail(client, await take(client), error="last")
@@ -111,7 +111,7 @@ async def test_a_dead_task_ends_with_its_last_error(client: Client) -> None:
 
 
 async def test_a_watcher_that_comes_late_hears_of_the_present(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     task_id = await submit(client)
     await fail(client, await take(client), error="first")
@@ -125,7 +125,7 @@ async def test_a_watcher_that_comes_late_hears_of_the_present(
     assert await seen(client, task_id) == heard[-1:], "and after the end just the end"
 
 
-async def test_several_watchers_hear_the_same(client: Client, distributor: Distributor) -> None:
+async def test_several_watchers_hear_the_same(client: Stub, distributor: Distributor) -> None:
     task_id, other = await submit(client, seconds=1), await submit(client, seconds=2)
     watchers = [Watcher(distributor, task_id) for _ in range(5)]
     bystander = Watcher(distributor, other)
@@ -140,7 +140,7 @@ async def test_several_watchers_hear_the_same(client: Client, distributor: Distr
 
 
 async def test_watches_that_begin_in_the_middle_of_things_miss_and_repeat_nothing(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     """Whenever a watch begins, what it tells is a path of the life cycle without a gap."""
     task_id = await submit(client)
@@ -160,14 +160,14 @@ async def test_watches_that_begin_in_the_middle_of_things_miss_and_repeat_nothin
 
 
 @pytest.mark.parametrize("task_id", [NO_TASK, NO_TASK.upper()])
-async def test_an_unknown_task_is_not_found(client: Client, task_id: str) -> None:
+async def test_an_unknown_task_is_not_found(client: Stub, task_id: str) -> None:
     await submit(client)
     with pytest.raises(TaskNotFound, match=NO_TASK):
         await seen(client, task_id)
 
 
 async def test_at_shutdown_a_watch_ends_as_unavailable(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     watcher = Watcher(distributor, await submit(client))
     await asyncio.sleep(1)

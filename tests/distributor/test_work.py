@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.work import WorkStream
 from taskdist.core.errors import (
     BadField,
@@ -31,7 +31,7 @@ SILENCE_S = 5
 
 @asynccontextmanager
 async def work(
-    client: Client, *, slots: int = 1, session: str = "s-1", lease_ids: tuple[str, ...] = ()
+    client: Stub, *, slots: int = 1, session: str = "s-1", lease_ids: tuple[str, ...] = ()
 ) -> AsyncIterator[WorkStream]:
     """One that ends when the block does."""
     async with hello(client, slots=slots, session=session, lease_ids=lease_ids) as stream:
@@ -40,7 +40,7 @@ async def work(
 
 
 def hello(
-    client: Client, *, slots: int = 1, session: str = "s-1", lease_ids: tuple[str, ...] = ()
+    client: Stub, *, slots: int = 1, session: str = "s-1", lease_ids: tuple[str, ...] = ()
 ) -> AbstractAsyncContextManager[WorkStream]:
     return client.work(agent_id="agent-1", session=session, slots=slots, lease_ids=lease_ids)
 
@@ -73,7 +73,7 @@ def done(task: Work) -> Report:
     return Report(task.task_id, task.lease_id, b"result", "")
 
 
-async def test_p2_leases_come_in_order_and_never_more_than_slots(client: Client) -> None:
+async def test_p2_leases_come_in_order_and_never_more_than_slots(client: Stub) -> None:
     expected = [
         await submit(client, tier, seconds)
         for tier, seconds in (("paid", 1), ("paid", 2), ("free", 1), ("free", 2))
@@ -88,14 +88,14 @@ async def test_p2_leases_come_in_order_and_never_more_than_slots(client: Client)
     assert [task.task_id for task in held] == expected
 
 
-async def test_a_submit_reaches_who_waits_in_the_same_instant(client: Client) -> None:
+async def test_a_submit_reaches_who_waits_in_the_same_instant(client: Stub) -> None:
     async with work(client) as stream:
         assert (await client.ping("are you there")) is not None
         task_id = await submit(client)
         assert [task.task_id for task in await leases(stream, 1)] == [task_id]
 
 
-async def test_p3_an_outcome_under_a_lease_that_is_over_is_refused(client: Client) -> None:
+async def test_p3_an_outcome_under_a_lease_that_is_over_is_refused(client: Stub) -> None:
     await submit(client)
     async with work(client) as stream:
         (task,) = await leases(stream, 1)
@@ -108,7 +108,7 @@ async def test_p3_an_outcome_under_a_lease_that_is_over_is_refused(client: Clien
 
 
 async def test_p4_an_agent_that_lost_a_lease_gets_no_more_until_it_says_hello(
-    client: Client,
+    client: Stub,
 ) -> None:
     """A stopped one has its stream open still, and would be handed task after task to lose."""
     task_id = await submit(client)
@@ -131,7 +131,7 @@ async def test_p4_an_agent_that_lost_a_lease_gets_no_more_until_it_says_hello(
         assert again.task_id == task_id
 
 
-async def test_p3_a_repeated_outcome_has_the_same_verdict(client: Client) -> None:
+async def test_p3_a_repeated_outcome_has_the_same_verdict(client: Stub) -> None:
     await submit(client)
     async with work(client) as stream:
         (task,) = await leases(stream, 1)
@@ -144,7 +144,7 @@ async def test_p3_a_repeated_outcome_has_the_same_verdict(client: Client) -> Non
 
 
 async def test_p4_a_broken_stream_ends_no_lease_that_is_still_held(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     """The next hello names one of two; the other, of which the agent never heard, is undone."""
     for _ in range(2):
@@ -162,14 +162,14 @@ async def test_p4_a_broken_stream_ends_no_lease_that_is_still_held(
     assert (again.task_id, again.attempt) == (forgotten.task_id, 1)
 
 
-async def hold_and_lose(agent: Client, held: list[Work]) -> None:
+async def hold_and_lose(agent: Stub, held: list[Work]) -> None:
     async with work(agent, slots=2) as stream:
         held += await leases(stream, 2)
         agent.close()
         await stream.receive()
 
 
-async def test_a_lease_of_somebody_else_is_not_resumed(client: Client) -> None:
+async def test_a_lease_of_somebody_else_is_not_resumed(client: Stub) -> None:
     await submit(client)
     other = await take(client, "agent-2")
     async with work(client, lease_ids=(other.lease_id, "made-up")) as stream:
@@ -178,7 +178,7 @@ async def test_a_lease_of_somebody_else_is_not_resumed(client: Client) -> None:
 
 
 async def test_a_second_stream_of_a_session_takes_the_place_of_the_first(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     """As after a network that nobody noticed to be gone: the first gets no more."""
     async with connect(distributor) as agent, asyncio.TaskGroup() as group:
@@ -189,17 +189,17 @@ async def test_a_second_stream_of_a_session_takes_the_place_of_the_first(
             assert [task.task_id for task in await leases(second, 1)] == [task_id]
 
 
-async def be_cut_off(agent: Client) -> None:
+async def be_cut_off(agent: Stub) -> None:
     with pytest.raises(Refused):
         await hear_the_end(agent)
 
 
-async def hear_the_end(agent: Client) -> None:
+async def hear_the_end(agent: Stub) -> None:
     async with work(agent) as stream:
         await stream.receive()
 
 
-async def test_after_goodbye_outcomes_are_heard_and_nothing_is_leased(client: Client) -> None:
+async def test_after_goodbye_outcomes_are_heard_and_nothing_is_leased(client: Stub) -> None:
     await submit(client)
     async with hello(client, slots=2) as stream:
         (task,) = await leases(stream, 1)
@@ -215,7 +215,7 @@ async def test_after_goodbye_outcomes_are_heard_and_nothing_is_leased(client: Cl
 
 
 async def test_a_stop_asks_agents_to_go_and_waits_for_their_last_word(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     await submit(client)
     async with hello(client) as stream:
@@ -229,7 +229,7 @@ async def test_a_stop_asks_agents_to_go_and_waits_for_their_last_word(
     await asyncio.wait_for(stopping, 1)
 
 
-async def test_p7_a_stream_without_hello_is_refused(client: Client) -> None:
+async def test_p7_a_stream_without_hello_is_refused(client: Stub) -> None:
     for slots in (10_001, 1):
         session = "two words" if slots == 1 else "s-1"
         with pytest.raises(InvalidFields, match="hello"):
@@ -244,7 +244,7 @@ def several(*tiers: str) -> list[Submission]:
     return [Submission(tier, 1) for tier in tiers]
 
 
-async def test_all_or_nothing_is_nothing_when_one_is_bad(client: Client) -> None:
+async def test_all_or_nothing_is_nothing_when_one_is_bad(client: Stub) -> None:
     with pytest.raises(InvalidFields) as refused:
         await client.submit_many(several("paid", "gold", "silver"))
     fields = [bad.field for bad in refused.value.fields]
@@ -252,7 +252,7 @@ async def test_all_or_nothing_is_nothing_when_one_is_bad(client: Client) -> None
     assert await everything(client) == []
 
 
-async def test_all_or_nothing_is_undone_when_a_later_one_is_refused(client: Client) -> None:
+async def test_all_or_nothing_is_undone_when_a_later_one_is_refused(client: Stub) -> None:
     await submit(client, "free", 7, task_id=NO_TASK)
     before = await everything(client)
     taken = Submission("paid", 1, task_id=NO_TASK)
@@ -261,7 +261,7 @@ async def test_all_or_nothing_is_undone_when_a_later_one_is_refused(client: Clie
     assert await everything(client) == before
 
 
-async def test_each_for_itself_has_an_answer_of_its_own(client: Client) -> None:
+async def test_each_for_itself_has_an_answer_of_its_own(client: Stub) -> None:
     tasks = several("free", "gold", "paid")
     free, gold, paid = await client.submit_many(tasks, atomic=False, positions=True)
     assert isinstance(free, Submitted)
@@ -272,7 +272,7 @@ async def test_each_for_itself_has_an_answer_of_its_own(client: Client) -> None:
     assert gold.fields == (BadField("user_tier", reason),)
 
 
-async def test_one_id_twice_in_a_batch_is_one_task(client: Client) -> None:
+async def test_one_id_twice_in_a_batch_is_one_task(client: Stub) -> None:
     twice = [Submission("paid", 1, task_id=NO_TASK)] * 2
     results = await client.submit_many(twice)
     assert len(await everything(client)) == 1
@@ -280,7 +280,7 @@ async def test_one_id_twice_in_a_batch_is_one_task(client: Client) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1_001])
-async def test_p7_a_batch_is_of_1_to_1000(client: Client, count: int) -> None:
+async def test_p7_a_batch_is_of_1_to_1000(client: Stub, count: int) -> None:
     with pytest.raises(InvalidFields, match="1 to 1000"):
         await client.submit_many(several(*["paid"] * count))
 
@@ -289,7 +289,7 @@ async def test_concurrent_submits_share_calls_and_one_bad_task_harms_no_other(
     distributor: Distributor,
 ) -> None:
     channel = connect(distributor)._channel
-    client = Client("in memory", channel=channel)
+    client = Stub("in memory", channel=channel)
     tiers = ["paid", "gold", "free"] * 50
     submits = (client.submit(user_tier=tier, est_processing_time_s=1) for tier in tiers)
     results = await asyncio.gather(*submits, return_exceptions=True)
@@ -307,7 +307,7 @@ async def test_concurrent_submits_share_calls_and_one_bad_task_harms_no_other(
 async def test_one_that_cannot_be_sent_harms_no_other_of_its_batch(
     distributor: Distributor, bad: dict[str, Any]
 ) -> None:
-    client = Client("in memory", channel=connect(distributor)._channel)
+    client = Stub("in memory", channel=connect(distributor)._channel)
     fine: dict[str, Any] = {"user_tier": "paid", "est_processing_time_s": 1}
     submits = [client.submit(**fine), client.submit(**(fine | bad)), client.submit(**fine)]
     first, refused, last = await asyncio.gather(*submits, return_exceptions=True)
@@ -320,7 +320,7 @@ async def test_one_that_cannot_be_sent_harms_no_other_of_its_batch(
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_a_stream_that_is_cut_off_while_its_connection_is_lost_ends_without_a_traceback(
-    client: Client, caplog: pytest.LogCaptureFixture, turns: int
+    client: Stub, caplog: pytest.LogCaptureFixture, turns: int
 ) -> None:
     """P7: both may come in one turn of the loop, in any order, and are nobody's mistake."""
     await submit(client)

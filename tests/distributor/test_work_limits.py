@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.distributor.server import Distributor
 from taskdist.limits import DATA_BYTES_MAX, MESSAGE_BYTES_MAX, OUTCOMES_MAX, OUTCOMES_TOGETHER
 from taskdist.reports import Submission
@@ -27,7 +27,7 @@ def outcomes(count: int) -> list[wire.CompleteTaskRequest]:
 
 
 async def test_p7_large_tasks_for_many_slots_come_in_several_messages(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     sizes = [DATA_BYTES_MAX, DATA_BYTES_MAX - 1, DATA_BYTES_MAX // 2, 0, 1] * 4
     expected = [
@@ -44,7 +44,7 @@ async def test_p7_large_tasks_for_many_slots_come_in_several_messages(
 
 
 async def test_p7_very_many_small_tasks_come_in_messages_that_an_agent_can_read(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     tasks = [Submission("paid", 0.5, bytes(8), NAME, NAME)] * 1_000
     for _ in range(4):
@@ -73,7 +73,7 @@ async def test_p7_a_message_has_no_more_verdicts_and_revocations_than_allowed(
 
 
 async def test_p7_who_does_not_read_its_verdicts_is_not_heard_any_further(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     """It may go on once it reads; meanwhile others are served."""
     sent = 0
@@ -100,7 +100,7 @@ async def test_p7_who_does_not_read_its_verdicts_is_not_heard_any_further(
 
 
 async def test_a_stream_that_is_opened_while_the_distributor_stops_is_told_to_go(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     """P3: what its agent still holds may be reported; nothing is leased."""
     for _ in range(2):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import TaskState
 from taskdist.distributor.server import Distributor
 from taskdist.wire import messages as wire
@@ -34,7 +34,7 @@ async def heard(work: Spoken) -> wire.WorkResponse:
 
 
 async def test_p2_an_outcome_and_the_lease_that_fills_its_slot_come_in_one_message(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     expected = [await submit(client, "free", seconds) for seconds in (2, 3)]
     async with spoken(distributor) as work:
@@ -50,7 +50,7 @@ async def test_p2_an_outcome_and_the_lease_that_fills_its_slot_come_in_one_messa
 
 
 async def test_p2_what_an_outcome_makes_ready_goes_to_who_waited(
-    client: Client, distributor: Distributor
+    client: Stub, distributor: Distributor
 ) -> None:
     await submit(client)
     async with spoken(distributor) as work:
@@ -72,7 +72,7 @@ async def test_p2_what_an_outcome_makes_ready_goes_to_who_waited(
 class Agent:
     """Does by chance all that an agent may do on a stream, and minds how many leases it has."""
 
-    def __init__(self, client: Client, work: Spoken, dice: random.Random, submits_max: int) -> None:
+    def __init__(self, client: Stub, work: Spoken, dice: random.Random, submits_max: int) -> None:
         self._client = client
         self._work = work
         self._dice = dice
@@ -152,7 +152,7 @@ class Agent:
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_p2_never_more_leases_than_slots_whatever_meets(
-    client: Client, distributor: Distributor, seed: int
+    client: Stub, distributor: Distributor, seed: int
 ) -> None:
     """Tasks are plenty, or so few that it often waits for one."""
     async with spoken(distributor) as work:

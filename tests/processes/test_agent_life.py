@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import Outcome, TaskState
 from tests.support.deeds import living
 from tests.support.processes import Processes
@@ -78,7 +78,7 @@ def test_a_mistake_in_the_handlers_is_one_line_with_its_place(
     assert says.format(here=processes.directory) in line
 
 
-async def submitted(client: Client, numbers: Iterable[int], queue: str) -> list[str]:
+async def submitted(client: Stub, numbers: Iterable[int], queue: str) -> list[str]:
     """Tasks that note these numbers."""
     tasks = [
         client.submit(
@@ -89,7 +89,7 @@ async def submitted(client: Client, numbers: Iterable[int], queue: str) -> list[
     return [task.task_id for task in await asyncio.gather(*tasks)]
 
 
-async def over(client: Client, ids: Iterable[str]) -> None:
+async def over(client: Stub, ids: Iterable[str]) -> None:
     """Returns once all of these are final."""
     for task_id in ids:
         async for _ in client.watch(task_id):
@@ -100,7 +100,7 @@ async def test_a_batch_ends_by_itself(processes: Processes, server: str, feed: s
     """--exit-when-idle: all is done, exit 0."""
     (processes.directory / "tasks.py").write_text(TASKS)
     queue = f"batch-{feed}"
-    async with Client(server) as client:
+    async with Stub(server) as client:
         ids = await submitted(client, range(20), queue)
         flags = ("--handlers", "tasks:tasks", "--queues", queue, "--slots", "4")
         agent = processes.agent("batch", server, *flags, "--exit-when-idle")
@@ -117,7 +117,7 @@ async def test_a_deploy_loses_and_repeats_no_work(
     queue = f"deploy-{feed}"
     flags = ("--handlers", "tasks:tasks", "--queues", queue, "--slots", "4")
     ids: list[str] = []
-    async with Client(server) as client:
+    async with Stub(server) as client:
 
         async def load() -> None:
             """As many tasks as all agents together have slots, again and again."""
@@ -165,7 +165,7 @@ async def test_p4_what_runs_for_an_agent_dies_with_it(
         PYTHONPATH=str(ROOT),
         TASKDIST_STOP_GRACE="0.2s",
     )
-    async with Client(server) as client:
+    async with Stub(server) as client:
         data = f'{{"path": "{tmp_path}"}}'.encode()
         task = await client.submit(
             user_tier="free", est_processing_time_s=1, kind=kind, queue=kind, data=data

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import PreconditionFailed
 from taskdist.core.task import Outcome, TaskState
 from tests.support.processes import LIMIT_S, Processes, when
@@ -29,7 +29,7 @@ async def test_the_task_of_a_killed_agent_is_finished_by_another(
     queue = f"killed-{feed}"
     flags = ("--queues", queue, "--failure-rate", "0")
     first = processes.agent("first", hasty_server, *flags)
-    async with Client(hasty_server) as client:
+    async with Stub(hasty_server) as client:
         submitted = await client.submit(user_tier="paid", est_processing_time_s=60, queue=queue)
         first.wait_for("task started", task_id=submitted.task_id)
         second = processes.agent("second", hasty_server, *flags, "--speed", "1000")
@@ -56,7 +56,7 @@ async def test_an_agent_that_stood_still_past_its_lease_changes_nothing(
     frozen = processes.agent(
         *("frozen", hasty_server, "--queues", queue, "--failure-rate", "0", "--speed", "100")
     )
-    async with Client(hasty_server) as client:
+    async with Stub(hasty_server) as client:
         # Its work would be done within the lease, if it did not stand still.
         submitted = await client.submit(user_tier="paid", est_processing_time_s=50, queue=queue)
         frozen.wait_for("task started", task_id=submitted.task_id)

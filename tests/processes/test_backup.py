@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import PreconditionFailed, TaskNotFound
 from taskdist.core.task import TaskState
 from taskdist.reports import TaskReport
@@ -21,7 +21,7 @@ LEASE = "2s"
 class Load:
     """Clients that submit without a pause; each task has an id of its own."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Stub) -> None:
         self._client = client
         self.acknowledged: list[str] = []
         self.over = asyncio.Event()
@@ -49,7 +49,7 @@ class Load:
 
 async def backed_up(processes: Processes, address: str, path: Path) -> list[str]:
     """Takes a backup under load; what was acknowledged before."""
-    async with Client(address) as client, asyncio.TaskGroup() as group:
+    async with Stub(address) as client, asyncio.TaskGroup() as group:
         load = Load(client)
         for _ in range(SUBMITTERS):
             group.create_task(load.submit())
@@ -85,7 +85,7 @@ async def test_p1_a_backup_under_load_is_restored(processes: Processes) -> None:
     # One is at work all the time, whatever the others have in hand at the moment of the backup.
     stays = ("--slots", "1", "--queues", "long", "--drain-timeout", "0s")
     agents.append(processes.agent("a-2", serving.address, *stays))
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         await client.submit(user_tier="paid", est_processing_time_s=600, queue="long")
         agents[-1].wait_for("task started")
         await client.submit(user_tier="paid", est_processing_time_s=1, queue="later")
@@ -101,7 +101,7 @@ async def test_p1_a_backup_under_load_is_restored(processes: Processes) -> None:
 
     # A long lease, so that those who look at the order keep what they take.
     restored = processes.serve("--lease", "60s", store=f"sqlite:{path}")
-    async with Client(restored.address) as client:
+    async with Stub(restored.address) as client:
         # What came after the backup never was.
         with pytest.raises(PreconditionFailed, match="does not hold lease"):
             await client.complete(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import TaskState
 from taskdist.reports import Work
 from tests.support.processes import Processes, Serving, when
@@ -14,7 +14,7 @@ def again(processes: Processes, killed: Serving, *flags: str) -> Serving:
     return processes.serve(*flags, listen=killed.address)
 
 
-async def taken(client: Client) -> Work:
+async def taken(client: Stub) -> Work:
     """The next task, which must be there."""
     work = await client.fetch(agent_id="tester")
     assert work is not None
@@ -24,7 +24,7 @@ async def taken(client: Client) -> Work:
 async def test_a_sigkill_changes_nothing_that_was_acknowledged(processes: Processes) -> None:
     """P1: every task is as it was told to be, byte for byte; P2: in the order that it was in."""
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = [
             (
                 await client.submit(
@@ -51,7 +51,7 @@ async def test_a_sigkill_changes_nothing_that_was_acknowledged(processes: Proces
     serving.kill()
     serving = again(processes, serving)
 
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         # Why a ready one waits is no part of it: who is live has to be heard anew.
         after = [await client.get(task_id) for task_id in ids]
         assert [replace(task, waits_because="") for task in after] == [
@@ -103,7 +103,7 @@ async def test_a_restart_within_two_thirds_of_a_lease_stops_no_running_work(
     assert when(finished) - when(started) > timedelta(seconds=6)
     assert not agent.logged("lease lost")
     assert waiting.wait_end() == 0
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         task = await client.get(task_id)
     assert (task.state, task.lost_count, task.retry_count) == (TaskState.SUCCEEDED, 0, 0)
     assert [attempt.attempt for attempt in task.attempts] == [1]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import TaskState
 from tests.support.processes import Processes, environment
 
@@ -19,7 +19,7 @@ async def test_a_task_is_worked_over_uvloop_and_both_stop_well(processes: Proces
     agent = processes.spawn(
         "agent", "agent-1", f"--server={address}", "--failure-rate=0", "--speed=100", **uvloop
     )
-    async with Client(address) as client:
+    async with Stub(address) as client:
         task = await client.submit(user_tier="paid", est_processing_time_s=1)
         states = [report.state async for report in client.watch(task.task_id)]
         assert states[-1] is TaskState.SUCCEEDED

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taskdist.cli.exits import STORE_FAILED
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Exhausted, Refused, Unavailable
 from taskdist.core.task import TaskState
 from taskdist.limits import KIB
@@ -30,25 +30,25 @@ def faults(processes: Processes) -> Faults:
     return Faults(path)
 
 
-async def submit(client: Client, data: bytes = b"some") -> str:
+async def submit(client: Stub, data: bytes = b"some") -> str:
     """The id of a new task."""
     said = await client.submit(user_tier="free", est_processing_time_s=1, data=data)
     return said.task_id
 
 
-async def submitted(client: Client, count: int) -> list[str]:
+async def submitted(client: Stub, count: int) -> list[str]:
     """The ids of so many new tasks, each with data of its own."""
     return [await submit(client, f"data {i}".encode()) for i in range(count)]
 
 
-async def taken(client: Client) -> Work:
+async def taken(client: Stub) -> Work:
     """The next task, which must be there."""
     work = await client.fetch(agent_id="tester")
     assert work is not None
     return work
 
 
-async def complete(client: Client, work: Work, result: bytes = b"done") -> None:
+async def complete(client: Stub, work: Work, result: bytes = b"done") -> None:
     """Its agent says that it succeeded."""
     await client.complete(
         task_id=work.task_id,
@@ -67,7 +67,7 @@ def one_line(ended: Spawned) -> str:
     return line
 
 
-async def fill(client: Client, faults: Faults) -> None:
+async def fill(client: Stub, faults: Faults) -> None:
     """The disk becomes full, and the distributor notices."""
     faults.fill()
     with pytest.raises(Exhausted):
@@ -78,7 +78,7 @@ async def test_p6_a_full_disk(processes: Processes, faults: Faults) -> None:
     """Submits and leases are refused, outcomes accepted; a stop and a start in that condition
     change nothing; with room all goes on, and nothing acknowledged is missing."""
     serving = processes.serve(**SMALL)
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = await submitted(client, 30)
         works = [await taken(client) for _ in range(20)]
         await fill(client, faults)
@@ -96,14 +96,14 @@ async def test_p6_a_full_disk(processes: Processes, faults: Faults) -> None:
         faults.fill(64 * KIB)
         serving = processes.serve(**SMALL)
         serving.wait_for("disk full", reserve="missing")
-        async with Client(serving.address) as client:
+        async with Stub(serving.address) as client:
             for work in half:
                 await complete(client, work)
             with pytest.raises(Exhausted):
                 await submit(client)
     faults.set()
     serving.wait_for("disk has room again")
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         for work in works:
             assert (await client.get(work.task_id)).result == b"done"
         left = [await taken(client) for _ in range(10)]
@@ -112,7 +112,7 @@ async def test_p6_a_full_disk(processes: Processes, faults: Faults) -> None:
         await submitted(client, 1)
 
 
-async def refused(client: Client) -> None:
+async def refused(client: Stub) -> None:
     """Whatever is asked is refused, or goes unanswered when the process ends first."""
     for call in (submit(client), client.fetch(agent_id="tester")):
         with pytest.raises((Refused, OSError)) as error:
@@ -125,7 +125,7 @@ async def test_p1_p6_a_disk_that_fails(processes: Processes, faults: Faults, fau
     """Nothing is acknowledged or leased any more, one line, exit 74; a restart on a sound disk
     serves every acknowledged task."""
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = await submitted(client, 5)
         work = await taken(client)
         await complete(client, work)
@@ -136,7 +136,7 @@ async def test_p1_p6_a_disk_that_fails(processes: Processes, faults: Faults, fau
     assert "I/O error" in one_line(serving)
     faults.set()
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         assert (await client.get(work.task_id)).result == b"done"
         assert (await client.get(held.task_id)).state is TaskState.LEASED
         await complete(client, held)
@@ -144,7 +144,7 @@ async def test_p1_p6_a_disk_that_fails(processes: Processes, faults: Faults, fau
         assert {task.task_id async for task in client.list_tasks()} >= set(ids)
 
 
-async def take_and_compare(client: Client, numbers: Iterable[int]) -> None:
+async def take_and_compare(client: Stub, numbers: Iterable[int]) -> None:
     """Takes the tasks whose data says these numbers, in this order."""
     for i in numbers:
         assert (await taken(client)).data == bytes([i]) * 60_000
@@ -155,20 +155,20 @@ async def test_p6_reads_that_fail_serve_no_wrong_byte(
     processes: Processes, faults: Faults, fault: str
 ) -> None:
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = [await submit(client, bytes([i]) * 60_000) for i in range(80)]
     serving.terminate()
     assert serving.wait_end() == 0
     serving = processes.serve()  # Nothing of it is in memory any more.
     faults.set(fault)
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         with pytest.raises((Refused, OSError)):
             await take_and_compare(client, range(80))
     assert serving.wait_end() == STORE_FAILED
     one_line(serving)
     faults.set()
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         states = [(await client.get(task_id)).state for task_id in ids]
         assert set(states) <= {TaskState.READY, TaskState.LEASED}
         ready = [i for i, state in enumerate(states) if state is TaskState.READY]
@@ -185,7 +185,7 @@ async def test_p6_a_start_on_a_disk_that_fails(
     processes: Processes, faults: Faults, fault: str
 ) -> None:
     serving: Serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = await submitted(client, 3)
     serving.kill()
     before = bytes_of(processes.directory)
@@ -196,5 +196,5 @@ async def test_p6_a_start_on_a_disk_that_fails(
     assert bytes_of(processes.directory) == before
     faults.set()
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         assert [(await taken(client)).task_id for _ in ids] == ids

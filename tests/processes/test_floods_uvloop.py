@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from time import monotonic
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from tests.support.floods import FLOODS
 from tests.support.peer import DATA, EMPTY_MESSAGE, PADDED, WINDOW_UPDATE, Peer, frame
 from tests.support.processes import Processes
@@ -55,7 +55,7 @@ async def answers(peer: Peer) -> None:
     assert peer.status(call) == "0"
 
 
-async def flood_until_cut(address: str, client: Client, name: str) -> None:
+async def flood_until_cut(address: str, client: Stub, name: str) -> None:
     """Sends this flood, and sees that its connection ends, and no other."""
     peer = await peer_at(address)
     end = monotonic() + CUT_S
@@ -67,7 +67,7 @@ async def flood_until_cut(address: str, client: Client, name: str) -> None:
     await client.ping()
 
 
-async def send_until_cut(address: str, client: Client, data: bytes) -> None:
+async def send_until_cut(address: str, client: Stub, data: bytes) -> None:
     """Sends these bytes behind a call, and sees that its connection ends, and no other."""
     peer = await peer_at(address)
     peer.call("Ping")
@@ -79,7 +79,7 @@ async def send_until_cut(address: str, client: Client, data: bytes) -> None:
 
 async def test_floods_over_uvloop_are_cut_and_others_are_served(processes: Processes) -> None:
     serving = processes.serve(store="memory:", **ENVIRON)
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         await client.ping()
         before_mib = memory_mib(serving.pid)
         for name in FLOODS:

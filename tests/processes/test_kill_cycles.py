@@ -8,7 +8,7 @@ from typing import Any
 
 from taskdist.agent.feeds import Feed, Streaming
 from taskdist.agent.fetching import Fetching
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Unavailable
 from taskdist.core.task import TaskState
 from taskdist.limits import SECOND_US
@@ -36,7 +36,7 @@ class Traffic:
     input_schemas: Mapping[str, dict[str, Any] | None] = MappingProxyType({})
 
     def __init__(self, address: str, feed: str) -> None:
-        self.client = Client(address)
+        self.client = Stub(address)
         settings = AgentSettings(wait_us=SECOND_US, backoff_max_us=SECOND_US)
         kind = Fetching if feed == "FetchTask" else Streaming
         self._feed: Feed = kind(self, settings, self.client)

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from tests.support.processes import LIMIT_S, Processes
 
 SPEED = "20"
@@ -27,7 +27,7 @@ async def test_two_agents_work_in_exactly_the_promised_order(
     ]
     assert [one.wait_end() for one in submitting] == [0, 0]
 
-    async with Client(server) as client:
+    async with Stub(server) as client:
         # Two differ from an earlier one by their age alone.
         paid_5, free_2, newer_free_2, newer_paid_3, paid_half = [
             (

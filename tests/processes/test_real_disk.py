@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from taskdist.cli.exits import STORE_FAILED, USAGE
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Exhausted
 from taskdist.core.task import TaskState
 from taskdist.limits import KIB, MIB
@@ -53,7 +53,7 @@ def fill(disk: Path) -> Path:
 async def test_p6_a_real_disk_that_is_full(processes: Processes, small: Path) -> None:
     store = f"sqlite:{small}/tasks.db"
     serving = processes.serve(store=store, **SMALL)
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = await submitted(client, 30)
         works = [await taken(client) for _ in range(20)]
         filler = fill(small)
@@ -71,7 +71,7 @@ async def test_p6_a_real_disk_that_is_full(processes: Processes, small: Path) ->
     assert "its disk is full" in one_line(failed), "the reserve is gone, and there is nothing"
     filler.unlink()
     serving = processes.serve(store=store, **SMALL)
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         for work in works[:10]:
             assert (await client.get(work.task_id)).result == b"done"
         for work in works[10:]:
@@ -83,14 +83,14 @@ async def test_p6_a_real_disk_that_is_full(processes: Processes, small: Path) ->
 async def test_p6_a_start_on_a_full_disk_has_the_reserve(processes: Processes, small: Path) -> None:
     store = f"sqlite:{small}/tasks.db"
     serving = processes.serve(store=store, **SMALL)
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = await submitted(client, 3)
         works = [await taken(client) for _ in range(2)]
     serving.terminate()
     assert serving.wait_end() == 0
     filler = fill(small)
     serving = processes.serve(store=store, **SMALL)
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         for work in works:
             await complete(client, work)
         with pytest.raises(Exhausted):
@@ -121,21 +121,21 @@ def injected(serving: Serving, calls: str, path: Path) -> Iterator[None]:
 async def test_p1_p6_the_systems_own_io_errors(processes: Processes, calls: str) -> None:
     serving = processes.serve()
     log = processes.directory / "tasks.db-wal"
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = await submitted(client, 5)
         with injected(serving, calls, log):
             await refused(client)
     assert serving.wait_end() == STORE_FAILED
     assert "disk I/O error" in one_line(serving)
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         assert [(await taken(client)).task_id for _ in ids] == ids
 
 
 @pytest.mark.parametrize("name", ["tasks.db", "tasks.db-wal", "tasks.db.lock"])
 async def test_p6_the_systems_own_errors_of_an_open(processes: Processes, name: str) -> None:
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = await submitted(client, 3)
     serving.kill()
     path = processes.directory / name
@@ -151,7 +151,7 @@ async def test_p6_the_systems_own_errors_of_an_open(processes: Processes, name: 
     assert path.read_bytes() == before or name == "tasks.db.lock"
     processes.program = program
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         assert [(await taken(client)).task_id for _ in ids] == ids
 
 
@@ -169,7 +169,7 @@ def immutable(path: Path) -> Iterator[None]:
 async def test_p6_what_may_not_be_written_is_refused(processes: Processes, name: str) -> None:
     """The directory, and each file: one line, exit 2, nothing changed."""
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = await submitted(client, 3)
     serving.terminate()
     assert serving.wait_end() == 0
@@ -183,7 +183,7 @@ async def test_p6_what_may_not_be_written_is_refused(processes: Processes, name:
     one_line(failed)
     assert (processes.directory / "tasks.db").read_bytes() == before
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         assert [(await taken(client)).task_id for _ in ids] == ids
 
 
@@ -192,7 +192,7 @@ async def test_p6_a_directory_made_read_only_while_it_serves_is_no_trouble(
 ) -> None:
     """Its files are open. A stop leaves the log, and the next start has it."""
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         ids = await submitted(client, 3)
         with immutable(processes.directory):
             ids.append(await submit(client, bytes(MIB // 2)))
@@ -200,5 +200,5 @@ async def test_p6_a_directory_made_read_only_while_it_serves_is_no_trouble(
             assert serving.wait_end() in (0, STORE_FAILED), str(serving)
     assert os.path.exists(processes.directory / "tasks.db")  # noqa: ASYNC240
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         assert [(await taken(client)).task_id for _ in ids] == ids

@@ -7,7 +7,7 @@ import pytest
 from grpclib.client import Channel
 from grpclib.const import Cardinality
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Unavailable
 from taskdist.core.task import Outcome, TaskState
 from taskdist.wire.codec import Codec
@@ -22,7 +22,7 @@ async def test_a_stop_ends_long_polls_and_watches_and_closes_the_store(
 ) -> None:
     """SIGTERM: every waiting caller is answered, exit 0, and the store opens again as it was."""
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         task = await client.submit(user_tier="free", est_processing_time_s=1, queue="other")
         polling = asyncio.ensure_future(client.fetch(agent_id="tester", wait_s=60))
         watching = client.watch(task.task_id)
@@ -44,7 +44,7 @@ async def test_a_stop_ends_long_polls_and_watches_and_closes_the_store(
     assert not log.exists() or log.stat().st_size == 0, "its log is folded into the file"
 
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         assert [kept.task_id async for kept in client.list_tasks()] == [task.task_id]
 
 
@@ -57,7 +57,7 @@ async def test_a_second_signal_stops_a_distributor_at_once(processes: Processes)
         stream = channel.request(path, Cardinality.UNARY_UNARY, bytes, bytes)
         await stream.__aenter__()
         await stream.send_request()  # and never a message
-        await Client(channel=channel).ping()  # on the same connection: the call has arrived by now
+        await Stub(channel=channel).ping()  # on the same connection: the call has arrived by now
         serving.terminate()
         serving.wait_for("stopping")
         serving.terminate()
@@ -78,7 +78,7 @@ async def test_sigterm_lets_an_agent_finish_its_work(
     """The drain: no new tasks, running ones are finished and reported, exit 0."""
     queue = f"finish-{feed}"
     agent = running(processes, server, queue)
-    async with Client(server) as client:
+    async with Stub(server) as client:
         first = await client.submit(user_tier="free", est_processing_time_s=0.7, queue=queue)
         agent.wait_for("task started", task_id=first.task_id)
         agent.terminate()
@@ -102,7 +102,7 @@ async def test_a_drain_hands_back_what_it_cannot_finish(
     """P5: after --drain-timeout, or a second SIGTERM, the task is ready again, nothing counted."""
     queue = f"hand-back-{signals}-{feed}"
     agent = running(processes, server, queue, "--drain-timeout", drain_timeout)
-    async with Client(server) as client:
+    async with Stub(server) as client:
         submitted = await client.submit(user_tier="free", est_processing_time_s=600, queue=queue)
         agent.wait_for("task started", task_id=submitted.task_id)
         for _ in range(signals):

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.errors import Unavailable
 from tests.support.processes import Processes, Serving
 
 
-async def kill_while_watched(serving: Serving, client: Client, task_id: str) -> None:
+async def kill_while_watched(serving: Serving, client: Stub, task_id: str) -> None:
     async with asyncio.timeout(60):
         async for _ in client.watch(task_id):
             serving.kill()
@@ -18,7 +18,7 @@ async def kill_while_watched(serving: Serving, client: Client, task_id: str) -> 
 async def test_a_lost_connection_leaves_no_cancel_behind(processes: Processes) -> None:
     """grpclib cancels the task of a broken call; whoever goes on must not be cancelled later."""
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         placed = await client.submit(user_tier="free", est_processing_time_s=1)
         with pytest.raises(Unavailable):
             await kill_while_watched(serving, client, placed.task_id)

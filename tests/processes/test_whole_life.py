@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import Outcome, TaskState
 from taskdist.reports import Selection
 from tests.support.processes import Processes, when
@@ -16,7 +16,7 @@ async def test_what_was_to_come_later_comes_although_the_distributor_was_killed(
 ) -> None:
     """P1, P4: a delay, a backoff and a deadline outlive it; a key is still known."""
     serving = processes.serve()
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         said: Any = {"user_tier": "paid", "est_processing_time_s": 0.1}
         failed = await client.submit(**said, idempotency_key="order-1")
         work = await client.fetch(agent_id="tester")
@@ -43,7 +43,7 @@ async def test_what_was_to_come_later_comes_although_the_distributor_was_killed(
     agent.wait_for("task succeeded", task_id=failed.task_id)
     assert due_at <= when(began)  # How soon after it, tests with a clock of their own say.
     assert when(again) - failed_at > 2.5 * SECOND
-    async with Client(serving.address) as client:
+    async with Stub(serving.address) as client:
         repeated = await client.submit(**said, idempotency_key="order-1")
         dead = await client.get(late.task_id)
     assert (repeated.task_id, repeated.state) == (failed.task_id, TaskState.SUCCEEDED)
@@ -58,7 +58,7 @@ async def test_a_task_that_kills_its_agents_is_dead_until_people_put_it_back(
 ) -> None:
     """P5: the third lost lease ends it; redriven, it is as if new, with its history."""
     flags = ("--queues", "poison", "--failure-rate", "0")
-    async with Client(server) as client:
+    async with Stub(server) as client:
         task_id = (
             await client.submit(
                 user_tier="free", est_processing_time_s=60, queue="poison", lease_s=1

@@ -14,7 +14,7 @@ from taskdist.agent.context import Context
 from taskdist.agent.heartbeat import TaskRunner
 from taskdist.agent.registry import Registry
 from taskdist.agent.runtime import Agent
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.connection import SERVICE
 from taskdist.core.errors import Unavailable
 from taskdist.distributor.server import Distributor
@@ -25,7 +25,7 @@ from tests.support.channel import MemoryChannel, distributor_channel
 
 R = TypeVar("R")
 
-End = Callable[[Client, Work], Awaitable[object]]
+End = Callable[[Stub, Work], Awaitable[object]]
 """What a played agent does with its task."""
 
 Handler = Callable[[Work], Awaitable[bytes]]
@@ -42,7 +42,7 @@ def agent_that(end: End, *, server: str, queue: str) -> Iterator[None]:
     """Beside the block, in a thread, an agent takes one task from this queue and ends it so."""
 
     async def play() -> None:
-        async with Client(server) as client:
+        async with Stub(server) as client:
             work = await client.fetch(agent_id=NAME, queues=[queue], wait_s=WAIT_S)
             assert work is not None, f"no task came in queue {queue}"
             await end(client, work)
@@ -67,7 +67,7 @@ def fails(error: str) -> End:
     )
 
 
-async def cancels(client: Client, work: Work) -> None:
+async def cancels(client: Stub, work: Work) -> None:
     """Somebody cancels the task while it runs."""
     await client.cancel(work.task_id)
 
@@ -104,7 +104,7 @@ class Network:
         self.odd: set[str] = set()
         self._news = asyncio.Event()
 
-    def connect(self) -> Client:
+    def connect(self) -> Stub:
         """A client on a connection of its own."""
         self._clients.append(_NotedClient(self))
         return self._clients[-1]
@@ -131,7 +131,7 @@ class Network:
         self._news.set()
 
 
-class _NotedClient(Client):
+class _NotedClient(Stub):
     def __init__(self, network: Network) -> None:
         super().__init__(
             "in memory", channel=MemoryChannel(network.distributor.server), batching=False
@@ -196,7 +196,7 @@ class Stage:
     unary = False
     """Whether agents use FetchTask. Every test of tests/agent runs over Work and over FetchTask."""
 
-    def __init__(self, client: Client, distributor: Distributor) -> None:
+    def __init__(self, client: Stub, distributor: Distributor) -> None:
         self.client = client
         self.network = Network(distributor)
         self.signals = Asked()

@@ -10,7 +10,7 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, TrailersReceived
 from h2.settings import SettingCodes
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.distributor.server import Distributor
 from taskdist.settings import DistributorSettings
 from tests.support.channel import distributor_channel, join
@@ -109,7 +109,7 @@ class Peer(asyncio.Protocol):
 @asynccontextmanager
 async def peer_of(
     settings: DistributorSettings | None = None, *, window: int | None = None
-) -> AsyncIterator[tuple[Peer, Client, Distributor]]:
+) -> AsyncIterator[tuple[Peer, Stub, Distributor]]:
     """A peer that speaks HTTP/2, an honest client on a connection of its own, the distributor."""
     async with distributor_channel(settings) as (client, distributor):
         peer = new_peer(distributor, window=window)

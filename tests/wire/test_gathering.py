@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.client.connection import GatheringChannel
 from taskdist.distributor.server import Distributor, bind
 from taskdist.limits import DATA_BYTES_MAX
@@ -112,7 +112,7 @@ async def test_a_large_task_goes_both_ways_while_small_calls_are_made() -> None:
     await distributor.listen(sock)
     host, port = sock.getsockname()
     data = bytes(range(256)) * (DATA_BYTES_MAX // 256)
-    async with Client(f"{host}:{port}") as client, asyncio.timeout(20):
+    async with Stub(f"{host}:{port}") as client, asyncio.timeout(20):
         assert isinstance(client._channel, GatheringChannel)
         submits = [
             client.submit(user_tier="paid", est_processing_time_s=seconds, data=data)

@@ -12,7 +12,7 @@ from collections import Counter
 from taskdist.cli.demo.screen import Screen
 from taskdist.cli.demo.stage import Event, Player, Stage, Stuck
 from taskdist.cli.output import last_line
-from taskdist.client import Client
+from taskdist.client import Stub
 from taskdist.core.task import Outcome, TaskState
 from taskdist.limits import MAX_RETRIES_DEFAULT
 from taskdist.reports import TaskReport
@@ -39,7 +39,7 @@ async def perform(speed: float) -> bool:
         try:
             async with Stage(screen.event, speed) as stage:
                 distributor = await stage.distributor(LEASE_S)
-                async with Client(stage.address) as client:
+                async with Stub(stage.address) as client:
                     show = _Show(stage, screen, client, speed)
                     truths.append(await show.order())
                     truths.append(await show.retries())
@@ -53,7 +53,7 @@ async def perform(speed: float) -> bool:
 
 
 class _Show:
-    def __init__(self, stage: Stage, screen: Screen, client: Client, speed: float) -> None:
+    def __init__(self, stage: Stage, screen: Screen, client: Stub, speed: float) -> None:
         self._stage = stage
         self._screen = screen
         self._client = client

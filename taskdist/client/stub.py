@@ -1,4 +1,5 @@
-"""The Python client: the verbs of the contract as typed coroutines.
+"""The verbs of the contract as typed coroutines: what agents, the command line and the clients for
+people (`async_client.py`, `sync_client.py`) are made of.
 
 It raises the expected errors of `core.errors` and knows nothing of backends or the distributor.
 Nothing is repeated here but batches of submits, whose tasks have ids: who calls knows whether a
@@ -37,7 +38,7 @@ BATCH_PAUSES_S = (0.1, 0.4, 1.6)
 """Pauses before a batch is sent again, in all enough for a short restart."""
 
 
-class Client(AgentVerbs, Inspecting):
+class Stub(AgentVerbs, Inspecting):
     """Calls one distributor over one connection, made when it is first needed.
 
     Args:
