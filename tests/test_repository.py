@@ -133,7 +133,7 @@ def test_only_convert_and_the_client_touch_messages() -> None:
     speakers = {"distributor/service.py", "distributor/operations.py", "distributor/work.py"}
     clients = {
         f"client/{name}.py"
-        for name in ("agent_verbs", "client", "inspecting", "reading", "saying", "work")
+        for name in ("agent_verbs", "inspecting", "reading", "saying", "stub", "work")
     }
     converters = {f"wire/{path.name}" for path in (PACKAGE / "wire").glob("convert*.py")}
     assert users == {"wire/codec.py"} | converters | clients | speakers

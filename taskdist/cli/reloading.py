@@ -19,7 +19,7 @@ def check_installed() -> None:
     SettingsError: what watches files is not installed.
     """
     try:
-        import watchfiles  # noqa: F401 # slow, and only here
+        import watchfiles  # noqa: F401 # to see whether it can be
     except ImportError:
         raise SettingsError(
             "--reload: watchfiles is not installed; pip install 'taskdist[reload]' brings it"

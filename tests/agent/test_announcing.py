@@ -11,6 +11,7 @@ from taskdist.reports import LogLine, Progress, Remarks, Work
 from tests.support.agents import Stage, stage
 from tests.support.channel import distributor_channel
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 AGAIN_S = 30

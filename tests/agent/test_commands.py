@@ -207,7 +207,7 @@ async def test_nothing_of_it_survives(
         if how == "cancelled":
             await played.client.cancel(task_id)
             async with asyncio.timeout(10):
-                while living(tmp_path):  # noqa: ASYNC110 # nobody tells
+                while living(tmp_path):  # noqa: ASYNC110 # a process that ends tells its parent alone
                     await asyncio.sleep(0.02)
         elif how == "drained":
             played.signals.terminate()

@@ -80,7 +80,7 @@ def untyped(data) -> bytes:  # type: ignore[no-untyped-def] # which is the point
     return bytes(data)
 
 
-def unsaid(data: bytes):  # type: ignore[no-untyped-def]
+def unsaid(data: bytes):  # type: ignore[no-untyped-def] # likewise
     return data
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -155,11 +156,11 @@ async def test_p7_a_check_that_is_cancelled_ends(
     loop = asyncio.get_running_loop()
     look = inspections._look_at_log
 
-    def slowly(inspection: object) -> None:
+    def slowly(inspection: Any) -> None:
         loop.call_soon_threadsafe(in_file.set)
-        inspection.ends.wait(30)  # type: ignore[attr-defined]
+        inspection.ends.wait(30)
         looked.append(True)
-        look(inspection)  # type: ignore[arg-type]
+        look(inspection)
 
     monkeypatch.setattr(inspections, "_look_at_log", slowly)
     checking = asyncio.ensure_future(checked(kept))

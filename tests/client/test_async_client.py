@@ -34,6 +34,7 @@ from tests.distributor.story import NO_TASK, fail, succeed, take
 from tests.support.agents import Network
 from tests.support.channel import connect, distributor_channel
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 

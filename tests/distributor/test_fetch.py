@@ -12,6 +12,7 @@ from taskdist.settings import DistributorSettings
 from tests.distributor.story import fail, nothing_changes, now, submit, take
 from tests.support.channel import connect, distributor_channel
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 

@@ -17,6 +17,7 @@ from taskdist.wire import messages as wire
 from tests.distributor.story import submit, take
 from tests.support.channel import MemoryChannel, connect, distributor_channel, embedded
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 FETCH = "/taskdist.v1.TaskDistributor/FetchTask"

@@ -23,6 +23,7 @@ from tests.support.peer import (
     peer_of,
 )
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 

@@ -17,6 +17,7 @@ from tests.distributor.story import submit as submit_task
 from tests.support.channel import connect, distributor_channel
 from tests.support.streams import spoken
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 SCHEMA = '{"type": "object"}'

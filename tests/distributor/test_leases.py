@@ -23,6 +23,7 @@ from tests.distributor.story import (
 )
 from tests.support.channel import connect, distributor_channel
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 LEASE_S = 30

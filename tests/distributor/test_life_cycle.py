@@ -28,6 +28,7 @@ from tests.support.channel import MemoryChannel, distributor_channel
 from tests.support.clocks import NOON_US
 from tests.support.streams import spoken
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 BEGAN = datetime.fromtimestamp(NOON_US / 1e6, UTC)

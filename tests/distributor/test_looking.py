@@ -13,6 +13,7 @@ from taskdist.reports import PastAttempt
 from tests.distributor.story import NO_TASK, fail, release, submit, succeed, take
 from tests.support.clocks import NOON_US
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 BEGAN = datetime.fromtimestamp(NOON_US / 1e6, UTC)

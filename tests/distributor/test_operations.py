@@ -28,6 +28,7 @@ from tests.distributor.story import (
 from tests.support.channel import distributor_channel
 from tests.support.clocks import NOON_US
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 ALL = Selection(all=True)

@@ -29,6 +29,7 @@ from tests.support.peer import (
     peer_of,
 )
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 _HELLO = bytes(WorkRequest(hello=WorkHello(agent_id="deaf", session="s", slots=1)))

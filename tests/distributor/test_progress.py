@@ -18,6 +18,7 @@ from tests.distributor.following import Follower, followed, say, word
 from tests.distributor.story import fail, submit, succeed, take
 from tests.support.channel import connect, distributor_channel
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 

@@ -20,6 +20,7 @@ from tests.distributor.story import nothing_changes, submit, take
 from tests.support.channel import MemoryChannel
 from tests.support.peer import EMPTY_MESSAGE, peer_of
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 METHODS = [path.rpartition("/")[2] for path in wire.TaskDistributorBase().__mapping__()]

@@ -18,6 +18,7 @@ from taskdist.wire import messages as wire
 from tests.distributor.story import NO_TASK, fail, release, submit, succeed, take
 from tests.support.channel import MemoryChannel, connect, distributor_channel
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 READY, LEASED = TaskState.READY, TaskState.LEASED

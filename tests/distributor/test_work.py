@@ -23,6 +23,7 @@ from taskdist.reports import Report, Submission, Submitted, Verdict, Work, WorkN
 from tests.distributor.story import NO_TASK, everything, submit, take
 from tests.support.channel import connect
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 SILENCE_S = 5

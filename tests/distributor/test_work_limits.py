@@ -12,6 +12,7 @@ from taskdist.wire import messages as wire
 from tests.distributor.story import NO_TASK, submit
 from tests.support.streams import spoken
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
 
 NAME = "n" * 64

@@ -96,7 +96,7 @@ class Network:
 
     def __init__(self, distributor: Distributor) -> None:
         self.distributor = distributor
-        self._clients: list[_NotedClient] = []
+        self._clients: list[_NotedStub] = []
         self.calls: list[Call] = []
         self.broken: set[str] = set()
         self.silent: set[str] = set()
@@ -106,7 +106,7 @@ class Network:
 
     def connect(self) -> Stub:
         """A client on a connection of its own."""
-        self._clients.append(_NotedClient(self))
+        self._clients.append(_NotedStub(self))
         return self._clients[-1]
 
     def move_to(self, distributor: Distributor) -> None:
@@ -131,7 +131,7 @@ class Network:
         self._news.set()
 
 
-class _NotedClient(Stub):
+class _NotedStub(Stub):
     def __init__(self, network: Network) -> None:
         super().__init__(
             "in memory", channel=MemoryChannel(network.distributor.server), batching=False

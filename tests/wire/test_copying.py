@@ -36,7 +36,7 @@ SCALARS: dict[int, st.SearchStrategy[Any]] = {
 }
 TIMES = st.datetimes(
     min_value=datetime(1, 1, 2),  # noqa: DTZ001 # hypothesis wants it so
-    max_value=datetime(9999, 12, 30),  # noqa: DTZ001
+    max_value=datetime(9999, 12, 30),  # noqa: DTZ001 # likewise
     timezones=st.just(UTC),
 )
 

@@ -1,6 +1,8 @@
 """Requests to commands: every field, its default, and its unit. What is bad is in test_checking.py
 and, through the whole server, in tests/distributor/test_bad_input.py."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +20,8 @@ NEW_ID = "0190a6e2-7b1c-7c3e-9f52-3d1f4e8a9b01"
 TIERS = ("paid", "free")
 
 
-def submit(**said: object) -> commands.Submit:
-    request = wire.SubmitTaskRequest(**{"user_tier": "paid", **said})  # type: ignore[arg-type]
+def submit(**said: Any) -> commands.Submit:
+    request = wire.SubmitTaskRequest(**{"user_tier": "paid", **said})
     return convert_submits.submit(request, TIERS, NEW_ID)
 
 
