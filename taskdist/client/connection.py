@@ -10,6 +10,7 @@ from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
+from h2.settings import SettingCodes
 
 from taskdist.core.errors import Refused, Unavailable, Unsupported
 from taskdist.limits import (
@@ -142,7 +143,8 @@ class GatheringChannel(Channel):
             return await super()._create_connection()
 
     def _protocol_factory(self) -> H2Protocol:
-        return GatheringProtocol(super()._protocol_factory(), FRAME_BYTES_MAX)
+        said = {SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX}
+        return GatheringProtocol(super()._protocol_factory(), said)
 
 
 def channel_to(server: str) -> Channel:

@@ -153,7 +153,8 @@ class PeerProtocol(GatheringProtocol):
     def __init__(
         self, plain: H2Protocol, settings: DistributorSettings, connections: Counter[str]
     ) -> None:
-        super().__init__(plain)
+        said = {SettingCodes.MAX_CONCURRENT_STREAMS: settings.streams_per_connection_max}
+        super().__init__(plain, said)
         self._settings = settings
         self._connections = connections
         self._address = ""
@@ -177,9 +178,6 @@ class PeerProtocol(GatheringProtocol):
         self._frames = Frames(limits.header_bytes_max, resets, useless, self._updates_earned)
         http2.incoming_buffer = self._frames
         self._count_late_data(useless)
-        streams_max = limits.streams_per_connection_max
-        http2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams_max})
-        self.connection.flush()
         self._address = str((transport.get_extra_info("peername") or ("",))[0])
         self._connections[self._address] += 1
         if self._connections[self._address] > limits.connections_per_address_max:

@@ -1,12 +1,14 @@
 """HTTP/2 as grpclib has it, made cheaper, for either side of a connection."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import hyperframe.frame
 from grpclib.config import Configuration
-from grpclib.protocol import H2Protocol
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol
+from h2.connection import H2Connection
 from h2.settings import SettingCodes
 from h2.utilities import SizeLimitDict
 
@@ -52,23 +54,39 @@ class GatheringProtocol(H2Protocol):
 
     Args:
         plain: what grpclib would use; not used any further.
-        frame_bytes_max: frames that are accepted, if they may be larger than HTTP/2's 16 KiB. For
-            peers that are trusted: h2 has the same limit for each piece of a block of headers,
-            whose decoding takes time in the square of its length.
+        said: HTTP/2 settings to tell the peer besides the windows. Frames over 16 KiB are for peers
+            that are trusted: h2 has the same limit for each piece of a block of headers, whose
+            decoding takes time in the square of its length.
     """
 
-    def __init__(self, plain: H2Protocol, frame_bytes_max: int | None = None) -> None:
+    def __init__(self, plain: H2Protocol, said: Mapping[SettingCodes, int]) -> None:
         super().__init__(plain.handler, plain.config, plain.h2_config)
-        self._frame_bytes_max = frame_bytes_max
+        self._said = {
+            SettingCodes.INITIAL_WINDOW_SIZE: self.config.http2_stream_window_size,
+            **said,
+        }
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
-        gathering = GatheringTransport(cast(asyncio.Transport, transport))
-        super().connection_made(cast(asyncio.BaseTransport, gathering))
-        http2 = self.connection._connection
+        """The connection is there.
+
+        As grpclib does it, but all settings are said in one frame. They would be three, each with
+        an answer of its own: a seventh of what it takes to begin a connection, on either side.
+        """
+        http2 = H2Connection(self.h2_config)
+        for setting, value in self._said.items():
+            http2.local_settings[setting] = value
+        http2.local_settings.acknowledge()  # They hold at once: the peer hears of nothing else.
+        http2.max_inbound_frame_size = http2.local_settings.max_frame_size
         http2._closed_streams = SizeLimitDict(size_limit=CLOSED_STREAMS_KEPT)
-        if self._frame_bytes_max is not None:
-            self._accept_frames(self._frame_bytes_max)
+        http2.initiate_connection()
+        wanted = self.config.http2_connection_window_size - http2.inbound_flow_control_window
+        if wanted:
+            http2.increment_flow_control_window(wanted)
+        gathering: Any = GatheringTransport(cast(asyncio.Transport, transport))
+        self.connection = Connection(http2, gathering, config=self.config)
+        self.connection.flush()
+        self.connection.initialize()
+        self.processor = EventsProcessor(self.handler, self.connection)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is gone.
@@ -78,14 +96,6 @@ class GatheringProtocol(H2Protocol):
         """
         if hasattr(self.processor, "processors"):  # It has none any more once it was closed.
             super().connection_lost(exc)
-
-    def _accept_frames(self, size: int) -> None:
-        http2 = self.connection._connection
-        http2.update_settings({SettingCodes.MAX_FRAME_SIZE: size})
-        # At once: a peer may send its word that it has heard so and a large frame together, and h2
-        # looks at the limit only once for all that comes together.
-        http2.max_inbound_frame_size = size
-        self.connection.flush()
 
 
 class GatheringTransport:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from grpclib.protocol import Connection
+from h2.events import RemoteSettingsChanged
 from hpack import Encoder
 from structlog.testing import capture_logs
 
 from taskdist.distributor.peers import PeerProtocol
-from taskdist.limits import SECOND_US
+from taskdist.limits import SECOND_US, STREAM_WINDOW_BYTES
 from taskdist.wire.messages import WorkHello, WorkRequest
 from tests.support.channel import connect, distributor_channel
 from tests.support.peer import (
@@ -34,6 +35,16 @@ pytestmark = pytest.mark.virtual_time
 
 _HELLO = bytes(WorkRequest(hello=WorkHello(agent_id="deaf", session="s", slots=1)))
 HELLO = struct.pack(">?I", False, len(_HELLO)) + _HELLO
+
+
+async def test_a_connection_begins_with_one_word_about_its_settings() -> None:
+    """Of windows and streams; each more would cost either side a frame and an answer."""
+    async with peer_of(limits(streams_per_connection_max=7)) as (peer, client, _):
+        await client.ping()
+        told = [event for event in peer.events if isinstance(event, RemoteSettingsChanged)]
+        assert len(told) == 1
+        assert peer.http2.remote_settings.max_concurrent_streams == 7
+        assert peer.http2.remote_settings.initial_window_size == STREAM_WINDOW_BYTES
 
 
 # --- what is no request -----------------------------------------------------------------------
