@@ -127,6 +127,9 @@ class TaskReport:
     """None while it has never been ready."""
     finished_at: datetime | None
     agent_id: str
+    """Who runs it, while it is leased."""
+    leased_at: datetime | None
+    """While it is leased, since when."""
     due_at: datetime | None
     """While it is scheduled, when it becomes ready."""
     deadline: datetime | None

@@ -149,6 +149,7 @@ def print_task(task: TaskReport, *, json: bool) -> None:
             | {
                 "queue_position": task.queue_position,
                 "agent_id": task.agent_id or None,
+                "leased_at": task.leased_at.isoformat() if task.leased_at else None,
                 "waits_because": task.waits_because or None,
                 "progress": output.progress_dict(task.progress) if task.progress else None,
                 "error": task.error or None,
@@ -172,6 +173,7 @@ def _facts(task: TaskReport) -> list[tuple[str, str]]:
     facts = [
         ("id", task.task_id),
         ("state", state),
+        ("leased", task.leased_at.isoformat() if task.leased_at else ""),
         ("position", str(task.queue_position) if task.queue_position else "-"),
         ("waits", task.waits_because),
         ("progress", output.entry_line(task.progress) if task.progress else ""),

@@ -49,6 +49,7 @@ def report(task: wire.Task, **more: Any) -> TaskReport:
         enqueued_at=m.enqueued_at,
         finished_at=m.finished_at,
         agent_id=m.agent_id,
+        leased_at=m.leased_at,
         due_at=m.due_at,
         deadline=m.deadline,
         data_bytes=m.data_bytes,

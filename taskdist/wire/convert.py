@@ -174,6 +174,7 @@ def _times(task: Task) -> tuple[tuple[str, int | None], ...]:
         ("finished_at", task.finished_at_us),
         ("due_at", task.due_at_us),
         ("deadline", task.deadline_us),
+        ("leased_at", task.lease.started_at_us if task.lease else None),
     )
 
 

@@ -587,6 +587,9 @@ class Task(betterproto.Message):
      leave it empty.
     """
 
+    leased_at: datetime = betterproto.message_field(25)
+    """Since when it is LEASED. Unset in every other state, and in lists."""
+
 
 @dataclass(eq=False, repr=False)
 class Attempt(betterproto.Message):

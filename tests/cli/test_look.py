@@ -115,12 +115,15 @@ def test_show_says_why_a_task_is_dead(taskdist: CommandLine, server: str) -> Non
     assert "deadline" in json.loads(taskdist("show", late, "--json").out)["error"]
 
 
-def test_show_names_who_runs_it(taskdist: CommandLine, server: str) -> None:
+def test_show_names_who_runs_it_and_since_when(taskdist: CommandLine, server: str) -> None:
     task_id = submit(taskdist, "running")
+    assert "leased" not in facts(taskdist, task_id)
     with agent_that(nothing, server=server, queue="running"):
         pass
     assert "state\tleased by played\n" in taskdist("show", task_id).out.decode()
-    assert json.loads(taskdist("show", task_id, "--json").out)["agent_id"] == "played"
+    told = json.loads(taskdist("show", task_id, "--json").out)
+    assert told["agent_id"] == "played"
+    assert told["submitted_at"] <= told["leased_at"] == facts(taskdist, task_id)["leased"]
 
 
 async def nothing(client: Stub, work: Work) -> None:
