@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import looptime
 import pytest
@@ -13,6 +14,22 @@ from tests.support.examples import DEEP, DEEP_TIMES
 NOOP_CYCLES = 10
 """Idle turns of a loop before its virtual clock jumps. The library's 42 took most of the CPU of the
 tests of agents, whose clocks jump 30,000 times; with 5 they pass as well."""
+
+LONG = (
+    "chaos/test_campaign.py",
+    "backends/test_power_loss.py",
+    "backends/test_order_model.py",
+    "ablations/test_ablations.py",
+    "processes/test_faulty_disk.py",
+    "crashes/test_every_rpc.py",
+    "distributor/test_fuzzed_messages.py",
+    "test_demo.py",
+    "processes/test_distributor_killed.py",
+    "processes/test_kill_cycles.py",
+    "test_typing.py",
+)
+"""Files that take longest: they begin first, or one process would have one of them at the end, and
+the others nothing."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--deep"):
         items[:] = [item for item in items if not item.get_closest_marker("deep")]
+    tests = Path(__file__).parent
+    rank = {tests / file: number for number, file in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(LONG)))
 
 
 def pytest_asyncio_loop_factories(
