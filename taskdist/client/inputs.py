@@ -8,6 +8,7 @@ sent and not when an agent comes to it.
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from taskdist.client.options import QUEUE_DEFAULT
@@ -99,10 +100,17 @@ def check(data: bytes, schemas: Sequence[str]) -> None:
 
 
 def _bad_fields(value: Any, schema: Any) -> list[BadField]:
-    from jsonschema import Draft202012Validator  # a quarter of a second, for those who need it
+    """What a schema says is wrong, as far as it can be read here.
 
-    errors = Draft202012Validator(schema).iter_errors(value)
-    return [
-        BadField(".".join((INPUT_FIELD, *map(str, error.absolute_path))), error.message)
-        for error in errors
-    ]
+    It is an agent's. Its patterns may be of another language (pydantic's are Rust's), and what it
+    refers to is never fetched: what cannot be checked here the agent will check.
+    """
+    from jsonschema import Draft202012Validator  # a quarter of a second, for those who need it
+    from referencing import Registry
+
+    bad: list[BadField] = []
+    with suppress(Exception):
+        for error in Draft202012Validator(schema, registry=Registry()).iter_errors(value):
+            field = ".".join((INPUT_FIELD, *map(str, error.absolute_path)))
+            bad.append(BadField(field, error.message))
+    return bad

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -24,7 +25,7 @@ from taskdist.client.errors import (
     WaitTimeout,
     WrongResult,
 )
-from taskdist.client.inputs import SCHEMAS_KEPT_S
+from taskdist.client.inputs import SCHEMAS_KEPT_S, check
 from taskdist.core.offers import AnnouncedKind
 from taskdist.core.task import TaskState
 from taskdist.kinds import Kind
@@ -132,6 +133,33 @@ async def test_an_untyped_input_is_checked_against_what_live_agents_announced(
     await people.client.submit("infer", {"text": "hi"})
     await people.client.submit("infer", b"7", queue="gpu")  # no agent takes that queue
     await people.client.submit("other", b"7")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"text": {"pattern": r"^\p{L}+$"}}},  # a pattern of pydantic
+        {"properties": {"text": {"type": "nope"}}},
+        {"properties": {"text": {"$ref": "#/nowhere"}}},
+        {"properties": {"text": {"$ref": "#/properties/text"}}},
+    ],
+)
+async def test_what_cannot_be_checked_here_is_left_to_the_agent(
+    people: People, schema: dict[str, Any]
+) -> None:
+    whole = json.dumps({"required": ["text"], **schema})
+    kinds = [AnnouncedKind("infer", whole)]
+    await people.agent.announce_kinds(agent_id="agent-1", session="s-1", kinds=kinds)
+    await people.client.submit("infer", {"text": "Åsa"})
+    with pytest.raises(InvalidInput, match="'text' is a required property"):
+        await people.client.submit("infer", {})
+
+
+async def test_what_a_schema_refers_to_is_never_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[object] = []
+    monkeypatch.setattr("urllib.request.urlopen", fetched.append)
+    check(b"{}", ['{"$ref": "http://example.com/schema"}'])
+    assert fetched == []
 
 
 async def test_in_a_deploy_an_untyped_input_fits_the_old_agents_or_the_new(people: People) -> None:
