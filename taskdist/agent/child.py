@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Any, cast
 
 from taskdist.agent.context import Context
-from taskdist.agent.definition import Handler
+from taskdist.agent.definition import Handler, found
 from taskdist.agent.handlers import Failed, failure
 from taskdist.limits import RESULT_BYTES_MAX
 from taskdist.reports import Work
@@ -77,21 +77,19 @@ class _Child:
                 self._link.send(("failed", ended.error, ended.retryable, ended.retry_after_s))
 
     def _run(self, module: str, name: str, work: Work, limit_s: float) -> bytes:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-        if not isinstance(found, Handler):
+        handler = found(importlib.import_module(module), name)
+        if not isinstance(handler, Handler):
             raise Failed(f"{module}.{name} is no handler any more", retryable=True)
-        for hook in found.process_hooks:
+        for hook in handler.process_hooks:
             if hook not in self._hooked:
                 returned = hook()
                 if isawaitable(returned):
                     self._runner.run(_awaited(returned))
                 self._hooked.add(hook)
         ctx = Context(work, limit_s, self._agent, self._agent.lease_left_s, time.monotonic)
-        if found.is_async:
-            return self._runner.run(found.run_async(ctx))
-        return found.run(ctx)
+        if handler.is_async:
+            return self._runner.run(handler.run_async(ctx))
+        return handler.run(ctx)
 
 
 async def _awaited(returned: Any) -> None:

@@ -200,6 +200,14 @@ def _types(function: Callable[..., Any], about: str) -> tuple[Any, Any]:
     return hints[names[0]], hints["return"]
 
 
+def found(module: object, name: str) -> object:
+    """What stands under this name in a module; None: nothing."""
+    one = module
+    for part in name.split("."):
+        one = getattr(one, part, None)
+    return one
+
+
 def _findable(plain: Any, about: str) -> tuple[str, str]:
     """Module and name under which another process finds a handler."""
     if "<" in plain.__qualname__:

@@ -1,12 +1,14 @@
 """Calls what a registry wants called when an agent starts and stops."""
 
+import sys
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable, iscoroutinefunction, unwrap
+from typing import Any
 
 import structlog
 
 from taskdist.agent.command import Command
-from taskdist.agent.definition import RegistryError, place_of
+from taskdist.agent.definition import Handler, RegistryError, found, place_of
 from taskdist.agent.registry import Hook, Registry
 
 log = structlog.get_logger()
@@ -24,8 +26,8 @@ async def start(registry: Registry, in_thread: InThread) -> None:
     for one in registry:
         if isinstance(one, Command):
             one.find()
-        elif one.process and one.found_at[0] == "__main__":
-            raise RegistryError(f"{one.place}: process=True: no other process can import __main__")
+        elif one.process:
+            _check_found(one)
     for hook in registry.start_hooks:
         try:
             await _call(hook, in_thread)
@@ -42,6 +44,18 @@ async def stop(registry: Registry, in_thread: InThread) -> None:
             await _call(hook, in_thread)
         except Exception as error:
             log.error("on_stop failed", hook=_named(hook), exc_info=error)
+
+
+def _check_found(handler: Handler[Any, Any, ..., Any]) -> None:
+    """Another process finds it by its name, which must be its own."""
+    module, name = handler.found_at
+    if module == "__main__":
+        raise RegistryError(f"{handler.place}: process=True: no other process can import __main__")
+    if found(sys.modules.get(module), name) is not handler:
+        raise RegistryError(
+            f"{handler.place}: process=True: {module}.{name} is something else, which another "
+            "process would run; name the function as no other, and decorate it where it stands"
+        )
 
 
 async def _call(hook: Hook, in_thread: InThread) -> None:

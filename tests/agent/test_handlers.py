@@ -309,6 +309,15 @@ async def test_a_start_that_fails_takes_no_task() -> None:
         assert (await played.client.get(task_id)).attempt == 0
 
 
+async def test_a_handler_that_another_process_would_not_find_is_refused_at_the_start() -> None:
+    """Two functions of one name, say: the process would run the other one."""
+    other = Registry()
+    other.handler(name="other", process=True)(raw.function)
+    async with stage() as played:
+        with pytest.raises(Exception, match=r"\.py:\d+: process=True: .*raw is something"):
+            await played.agent(other)
+
+
 async def test_a_signal_ends_a_start_that_hangs() -> None:
     hooked = Registry()
     hooked.handler(name="raw")(raw.function)
