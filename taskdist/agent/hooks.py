@@ -31,7 +31,7 @@ async def start(registry: Registry, in_thread: InThread) -> None:
     for hook in registry.start_hooks:
         try:
             await _call(hook, in_thread)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # An exit, too, is one that says why.
             log.error("on_start failed", exc_info=error)
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise RegistryError(f"{_named(hook)} failed: {reason}") from error
@@ -42,7 +42,7 @@ async def stop(registry: Registry, in_thread: InThread) -> None:
     for hook in registry.stop_hooks:
         try:
             await _call(hook, in_thread)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.error("on_stop failed", hook=_named(hook), exc_info=error)
 
 

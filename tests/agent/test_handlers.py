@@ -294,17 +294,18 @@ async def test_hooks_are_called_before_the_first_task_and_after_the_last() -> No
     assert happened == ["loaded", "handler-1", "run", "stopped"]
 
 
-async def test_a_start_that_fails_takes_no_task() -> None:
+@pytest.mark.parametrize("error", [OSError("no such model"), SystemExit("no such model")])
+async def test_a_start_that_fails_takes_no_task(error: BaseException) -> None:
     hooked = Registry()
     hooked.handler(name="raw")(raw.function)
 
     @hooked.on_start
     def load() -> None:
-        raise OSError("no such model")
+        raise error
 
     async with stage() as played:
         task_id = await played.submit(kind="raw")
-        with pytest.raises(Exception, match=r"test_handlers.py:\d+: load failed: OSError: no such"):
+        with pytest.raises(Exception, match=r"test_handlers.py:\d+: load failed: \w+: no such"):
             await played.agent(hooked)
         assert (await played.client.get(task_id)).attempt == 0
 
