@@ -4,7 +4,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from taskdist.limits import ERROR_BYTES_MAX, SECOND_US
+from taskdist.limits import DELAY_MAX_US, ERROR_BYTES_MAX, SECOND_US
 from taskdist.settings import parse_duration_us
 
 _OURS = str(Path(__file__).parent)
@@ -20,6 +20,9 @@ class Retry(Exception):
     Args:
         after: how long the task waits before its retry, whatever its own backoff says: seconds, or
             a text like `30s`. None: as its backoff says.
+
+    Raises:
+        ValueError: it is no duration, or longer than 365 days.
     """
 
     def __init__(self, text: str = "", *, after: float | str | None = None) -> None:
@@ -61,8 +64,13 @@ def _of_the_handler(reason: BaseException) -> TracebackType | None:
 
 def _seconds(after: float | str) -> float:
     """Fails on what is no duration here, in the handler."""
-    if not isinstance(after, str):
-        return float(after)
+    seconds = float(after) if not isinstance(after, str) else _parsed(after)
+    if not 0 <= seconds <= DELAY_MAX_US / SECOND_US:
+        raise ValueError(f"after is {after!r}; allowed: 0 to 365 days")
+    return seconds
+
+
+def _parsed(after: str) -> float:
     us = parse_duration_us(after)
     assert isinstance(us, int)
     return us / SECOND_US

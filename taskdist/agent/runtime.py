@@ -322,6 +322,11 @@ class Agent:
         limit = self._loop.call_later(limit_s, run.time_out)
         try:
             result = await self._execution.run(handler, ctx)
+            if len(result) > RESULT_BYTES_MAX:
+                # Far larger ones would not even be read, and their stream would break again and
+                # again.
+                size = f"a result of {len(result)} bytes"
+                raise Failed(f"{size}; allowed: at most {RESULT_BYTES_MAX}")
             return Report(work.task_id, work.lease_id, result, "")
         except asyncio.CancelledError as reason:
             if run.task.cancelling():
@@ -339,29 +344,29 @@ class Agent:
         error = failed.error
         if run.timed_out:
             error += f"TimeoutError: not done within {limit_s} s\n"
-        is_last = handler.max_retries is not None and work.retry_count >= handler.max_retries
         return Report(
             work.task_id,
             work.lease_id,
             b"",
             end_of(error),
-            failed.retryable and not is_last,
+            failed.retryable and not self._is_last(work),
             failed.retry_after_s,
         )
 
+    def _is_last(self, work: Work) -> bool:
+        """Whether its handler allows no retry after this run."""
+        most = self._registry[work.kind].max_retries
+        return most is not None and work.retry_count >= most
+
     async def _report(self, work: Work, report: Report) -> None:
-        size = len(report.result)
-        if size > RESULT_BYTES_MAX:
-            # Far larger ones would not even be read, and their stream would break again and again.
-            error = f"a result of {size} bytes; allowed: at most {RESULT_BYTES_MAX}"
-            report = Report(work.task_id, work.lease_id, b"", error)
         try:
             try:
                 message = await self._feed.settle(report)
             except InvalidFields as refusal:
                 # The result cannot be kept, and would not be the next time.
-                error = f"the outcome was not accepted: {refusal}"
-                report = Report(work.task_id, work.lease_id, b"", end_of(error))
+                error = f"{report.error}the outcome was not accepted: {refusal}"
+                retryable = report.retryable and not self._is_last(work)
+                report = Report(work.task_id, work.lease_id, b"", end_of(error), retryable)
                 message = await self._feed.settle(report)
         except (PreconditionFailed, TaskNotFound) as refusal:
             log.warning("outcome refused", **self._names(work), reason=str(refusal))

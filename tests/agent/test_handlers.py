@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from taskdist import Context, Fatal, Registry, Retry
 from taskdist.core.task import Outcome, TaskState
-from taskdist.limits import SECOND_US
+from taskdist.limits import RESULT_BYTES_MAX, SECOND_US
 from tests.support.agents import stage
 
 # Every sleep here is on the loop's virtual clock, and takes no time.
@@ -60,6 +60,16 @@ async def twice(data: bytes) -> None:
 @tasks.handler
 async def later(data: bytes) -> None:
     raise Retry("busy", after=data.decode())
+
+
+@tasks.handler
+async def later_by(seconds: float) -> None:
+    raise Retry("busy", after=seconds)
+
+
+@tasks.handler(max_retries=1)
+async def too_much(data: bytes) -> bytes:
+    return bytes(RESULT_BYTES_MAX + 1)
 
 
 @tasks.handler
@@ -161,6 +171,24 @@ async def test_a_handler_says_in_words_when_to_try_again(after: str, seconds: fl
         await played.final(task_id)
         took = asyncio.get_running_loop().time()
     assert took == pytest.approx(seconds, abs=0.5)
+
+
+@pytest.mark.parametrize("after", ["-1", "1e12"])
+async def test_a_retry_at_no_time_fails_in_the_handler_and_says_so(after: str) -> None:
+    async with stage() as played:
+        played.agent(tasks)
+        data = after.encode()
+        task = await played.final(await played.submit(kind="later_by", data=data, max_retries=0))
+    assert "in later_by" in task.error
+    assert task.error.endswith(f"ValueError: after is {float(after)}; allowed: 0 to 365 days\n")
+
+
+async def test_p5_a_result_that_is_too_long_is_a_failure_as_any_other() -> None:
+    async with stage() as played:
+        played.agent(tasks)
+        task = await played.final(await played.submit(kind="too_much", max_retries=5))
+    assert (task.state, task.attempt) == (TaskState.DEAD, 2)
+    assert task.error == "a result of 1048577 bytes; allowed: at most 1048576"
 
 
 async def test_p5_fatal_in_a_thread_is_dead_at_once() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskdist.agent.handlers import Fatal, Retry
+from taskdist.agent.handlers import Failed, Fatal, Retry
 from taskdist.core.errors import InvalidFields
 from taskdist.core.task import Outcome, TaskState
 from taskdist.limits import ERROR_BYTES_MAX, MESSAGE_BYTES_MAX, RESULT_BYTES_MAX
@@ -121,13 +121,13 @@ async def test_a_handler_may_say_when_to_try_again() -> None:
 @pytest.mark.parametrize("after_s", [-1.0, float("nan"), 1e12])
 async def test_p5_a_pause_that_cannot_be_is_a_failure_like_any_other(after_s: float) -> None:
     async def fail(work: Work) -> bytes:
-        raise Retry(after=after_s)
+        raise Failed("busy\n", retry_after_s=after_s)
 
     async with stage() as played:
         played.agent(fail)
         task = await played.final(await played.submit(max_retries=1))
     assert (task.state, task.retry_count) == (TaskState.DEAD, 2)
-    assert "retry_after_seconds" in task.error
+    assert task.error.startswith("busy\nthe outcome was not accepted: retry_after_seconds: ")
 
 
 @pytest.mark.parametrize("returned", [None, "text"])
