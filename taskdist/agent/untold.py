@@ -41,7 +41,7 @@ class Untold:
             if isinstance(entry, Progress) and isinstance(last, Progress):
                 waiting[-1] = entry
                 continue
-            if self._count >= UNTOLD_MAX:
+            if self._count >= UNTOLD_MAX and not isinstance(entry, Dropped):
                 entry = Dropped(1)
             if isinstance(entry, Dropped) and isinstance(last, Dropped):
                 waiting[-1] = Dropped(min(last.count + entry.count, DROPPED_TOLD_MAX))

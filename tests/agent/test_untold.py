@@ -50,6 +50,10 @@ def test_p7_what_is_too_much_is_counted() -> None:
     assert len(entries) == UNTOLD_MAX + 1
     assert entries[-1] == Dropped(50)
     assert taken(untold, "b") == [Dropped(2)]
+    say(untold, "a", *["x"] * UNTOLD_MAX, Dropped(40), "x")
+    say(untold, "b", Dropped(30))
+    assert taken(untold, "a")[-1] == Dropped(41)
+    assert taken(untold, "b") == [Dropped(30)]
     say(untold, "a", "again")
     assert taken(untold, "a") == [LogLine("again")]
 
