@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
+from weakref import finalize
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -42,6 +43,8 @@ class Client:
         except BaseException:
             self._open.close()
             raise
+        # At the latest before the interpreter ends: that would wait for the thread for ever.
+        self._close = finalize(self, _close, self._open, self._portal, self._client)
 
     def __enter__(self) -> Self:
         return self
@@ -51,10 +54,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the connections and ends the thread; calls that wait are cut. Tasks go on."""
-        with self._open:
-            self._portal.call(self._client.close)
-            # After Ctrl-C a call may still wait on the loop, though nobody waits for it.
-            self._portal.call(self._portal.stop, True)
+        self._close()
 
     @overload
     def submit(
@@ -164,6 +164,13 @@ class SyncHandle(Generic[Out]):
     def cancel(self) -> None:
         """See `Handle.cancel`."""
         self._portal.call(self.awaited.cancel)
+
+
+def _close(opened: ExitStack, portal: BlockingPortal, client: AsyncClient) -> None:
+    with opened:
+        portal.call(client.close)
+        # After Ctrl-C a call may still wait on the loop, though nobody waits for it.
+        portal.call(portal.stop, True)
 
 
 def _each(portal: BlockingPortal, items: Any) -> Iterator[Any]:

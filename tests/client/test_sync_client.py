@@ -1,6 +1,8 @@
 """The client without `await`, against a real distributor: it does what the other one does."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -110,3 +112,9 @@ def test_closing_cuts_what_waits_and_leaves_no_thread(server: str) -> None:
         client.close()
         assert isinstance(waiting.exception(), RuntimeError | CancelledError)
     assert threading.active_count() == before
+
+
+def test_a_program_that_leaves_its_client_open_ends() -> None:
+    left_open = "import sys, taskdist; client = taskdist.Client(); sys.exit(3)"
+    ended = subprocess.run([sys.executable, "-c", left_open], timeout=30)
+    assert ended.returncode == 3
