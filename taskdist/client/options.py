@@ -53,8 +53,16 @@ def submission(kind: str, data: bytes, options: Options) -> Submission:
     """A task with these options. It has an id, so that it can be submitted again without harm.
 
     Raises:
-        InvalidFields: a duration is none.
+        InvalidFields: a duration is none, or there is no such option.
     """
+    known = Options.__annotations__
+    unknown = [
+        BadField(name, f"not known; allowed: {', '.join(known)}")
+        for name in options
+        if name not in known
+    ]
+    if unknown:  # Left out silently, a misspelt tier would be the default one.
+        raise InvalidFields(unknown)
     said = Submission(
         user_tier=options.get("tier", TIER_DEFAULT),
         est_processing_time_s=seconds_of("time", options.get("time", TIME_DEFAULT_S)),

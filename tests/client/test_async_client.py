@@ -189,6 +189,12 @@ async def test_an_option_that_is_bad_is_named(people: People, name: str) -> None
         await people.client.submit("infer", b"", **{name: "soon"})  # type: ignore[call-overload]  # by name
 
 
+async def test_an_option_that_does_not_exist_is_named(people: People) -> None:
+    with pytest.raises(InvalidFields, match=r"^retries: not known; allowed: tier, "):
+        await people.client.submit("infer", b"", retries=0)  # type: ignore[call-overload]  # as one without a type checker does
+    assert await people.agent.fetch(agent_id="agent-1") is None
+
+
 async def test_each_option_reaches_the_distributor(people: People) -> None:
     at = datetime(2030, 1, 1, tzinfo=UTC)
     handle = await people.client.submit(
