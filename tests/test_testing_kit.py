@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from taskdist import Context, Registry
+from taskdist.agent.definition import RegistryError
 from taskdist.core.task import Backoff, Outcome, TaskState
 from taskdist.reports import Entry, LogLine, Progress, RetryPause
 from taskdist.testing import Playground, virtual_time
@@ -66,6 +67,34 @@ async def test_an_agent_that_is_stopped_hands_back_what_takes_too_long(
     await asyncio.sleep(1)
     await agent.stop()
     assert (await handle.report()).state is TaskState.READY
+
+
+async def test_an_agent_that_fails_ends_what_waits_and_the_test_is_told() -> None:
+    tasks = Registry()
+
+    @tasks.on_start
+    def load() -> None:
+        raise OSError("no such model")
+
+    @tasks.handler
+    async def run(data: bytes) -> bytes:
+        return data
+
+    async def wait() -> None:
+        async with Playground() as playground:
+            playground.agent(tasks)
+            handle = await playground.client.submit(run, b"")
+            with pytest.raises(RuntimeError, match="the client is closed"):
+                await handle.result()
+
+    with virtual_time():
+        with pytest.raises(RegistryError, match="load failed: OSError: no such model"):
+            await wait()
+        async with Playground() as playground:
+            agent = playground.agent(tasks)
+            await asyncio.sleep(1)
+            with pytest.raises(RegistryError):
+                await agent.stop()
 
 
 async def test_plain_functions_processes_and_commands_take_their_own_time(

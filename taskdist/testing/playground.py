@@ -6,7 +6,7 @@ time is that of the loop: on a virtual one a minute of backoff passes at once.
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
@@ -82,6 +82,8 @@ class Playground:
         self.client.close()
         with suppress(Unavailable):  # The test has stopped it.
             await self.distributor.stop(0)
+        for agent in self._agents:
+            agent.check()
 
     def agent(self, registry: Registry, name: str = "agent-1", **settings: Any) -> "PlayedAgent":
         """Starts an agent.
@@ -98,21 +100,41 @@ class Playground:
             lambda: connect(self.distributor),
             TaskRunner(),
         )
-        self._agents.append(PlayedAgent(runner))
+        # What waits for an agent that has failed would wait for ever.
+        self._agents.append(PlayedAgent(runner, self.client.close))
         return self._agents[-1]
 
 
 class PlayedAgent:
     """A real agent in a playground. Made by `Playground.agent`."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, failed: Callable[[], None]) -> None:
         self._signals = _Given()
-        self._running = asyncio.ensure_future(agent.run(self._signals))
+        self._failed = failed
+        self._error: Exception | None = None
+        """Why it ended, until the test was told."""
+        self._running = asyncio.ensure_future(self._run(agent))
+
+    async def _run(self, agent: Agent) -> None:
+        try:
+            await agent.run(self._signals)
+        except Exception as error:
+            self._error = error
+            self._failed()
+
+    def check(self) -> None:
+        """Raises why it ended by itself, if it did and nobody was told: such as a hook that failed,
+        or a command that does not exist."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     async def stop(self) -> None:
-        """As SIGTERM does: it takes no more, finishes what it runs, or hands it back in the end."""
+        """As SIGTERM does: it takes no more, finishes what it runs, or hands it back in the end.
+        Raises what `check` does."""
         self._signals.give(signal.SIGTERM)
         await self._running
+        self.check()
 
     async def kill(self) -> None:
         """As SIGKILL does: it is gone without a word, and its leases run out."""
