@@ -56,8 +56,7 @@ class Children:
             child.tell((handler.found_at, ctx.task, ctx.limit_s))
             said = self._listen(child, ctx)
         except (EOFError, OSError):
-            ending = child.end()
-            stop.over()
+            ending = child.end().told(stopped=stop.over())
             raise Failed(f"the process of {handler.place} {ending}\n") from None
         if stop.over():
             child.end()

@@ -80,7 +80,9 @@ class Execution:
         except asyncio.CancelledError:
             told.set()
             self._keep_slot(running)
-            raise
+            raise asyncio.CancelledError(
+                f"{handler.place}: the function was told, and has its slot until it returns\n"
+            ) from None
 
     async def _by_force(self, run: Callable[[Stop], bytes]) -> bytes:
         """Runs what is a program, and can be stopped."""

@@ -41,7 +41,7 @@ def run_command(command: Command[Any], ctx: Context, grace_s: float, stop: Stop)
     pipes = _Pipes(supervised, work.data, command.output_bytes_max)
     pipes.flow()
     ending = supervised.end()
-    stop.over()
+    stopped = stop.over()
     if pipes.is_too_much:
         error = f"{argv[0]} wrote more than {command.output_bytes_max} bytes to standard output"
         raise Failed(pipes.error(f"{error}; it was killed"), retryable=False)
@@ -49,7 +49,7 @@ def run_command(command: Command[Any], ctx: Context, grace_s: float, stop: Stop)
         return bytes(pipes.output)
     code = ending.exit_code
     retryable = code is None or command.is_retried(code)
-    raise Failed(pipes.error(f"{argv[0]} {ending}"), retryable=retryable)
+    raise Failed(pipes.error(f"{argv[0]} {ending.told(stopped=stopped)}"), retryable=retryable)
 
 
 class _Pipes:

@@ -333,8 +333,9 @@ class Agent:
                 if not (run.lost or run.handed_back or run.timed_out):
                     raise  # The agent itself is ended.
                 run.task.uncancel()
-            timed_out = failure(reason).error if run.timed_out else "the handler cancelled itself"
-            failed = Failed(timed_out)
+            # A program that was stopped has said how it ended; of a function it is where it stood.
+            stopped = str(reason) or failure(reason).error
+            failed = Failed(stopped if run.timed_out else "the handler cancelled itself")
         except GeneratorExit:
             raise
         except BaseException as reason:  # Of people's code; a SystemExit, too, ends only its run.

@@ -30,12 +30,13 @@ class Ending:
     refused: str = ""
     """Why it could not be started."""
 
-    def __str__(self) -> str:
+    def told(self, *, stopped: bool) -> str:
+        """For people: how it ended, by itself or because we stopped it."""
         if self.refused:
             return f"could not be started: {self.refused}"
         if self.signal is None:
             return f"ended with exit code {self.exit_code}"
-        hint = "; out of memory?" if self.signal == signal.SIGKILL else ""
+        hint = "; out of memory?" if self.signal == signal.SIGKILL and not stopped else ""
         return f"was ended by {_name(self.signal)}{hint}"
 
 

@@ -215,4 +215,6 @@ async def test_nothing_of_it_survives(
         else:
             task = await played.final(task_id)
             assert ("TimeoutError" in task.error) == (how == "timeout")
+            assert "out of memory" not in task.error
+            assert "Traceback" not in task.error
         assert living(tmp_path) == []

@@ -287,6 +287,8 @@ async def test_p4_a_function_in_a_thread_that_takes_too_long_has_failed() -> Non
         task = await played.client.get(task_id)
         assert (task.state, task.retry_count, stubborn.runs) == (TaskState.READY, 1, 1)
         assert task.attempts[0].error.endswith("TimeoutError: not done within 0.3 s\n")
+        assert "the function was told" in task.attempts[0].error
+        assert "Traceback" not in task.attempts[0].error
         stubborn.let_go.set()
         task = await played.final(task_id)
     assert (task.state, stubborn.runs) == (TaskState.DEAD, 2)

@@ -112,6 +112,8 @@ async def test_nothing_of_it_survives(how: str, tmp_path: Path) -> None:
         if how in ("timeout", "killed"):
             error = (await played.final(task_id)).error
             assert ("SIGKILL" if how == "killed" else "TimeoutError") in error
+            assert "Traceback" not in error
+            assert ("out of memory" in error) == (how == "killed")
         else:
             async with asyncio.timeout(10):
                 while living(tmp_path):  # noqa: ASYNC110 # nobody tells
