@@ -1,5 +1,6 @@
 """Runs a command for one task: feeds it the data, takes its output, and says how it ended."""
 
+import errno
 import os
 import selectors
 from contextlib import suppress
@@ -34,9 +35,16 @@ def run_command(command: Command[Any], ctx: Context, grace_s: float, stop: Stop)
         if (limit := getattr(command.limits, name)) is not None
     }
     argv = command.argv(work.data)
-    supervised = Supervised(
-        argv, env=command.environment(work), grace_s=grace_s, limits=limits, piped=True
-    )
+    env = command.environment(work)
+    try:
+        supervised = Supervised(argv, env=env, grace_s=grace_s, limits=limits, piped=True)
+    except OSError as error:
+        if error.errno != errno.E2BIG:
+            raise
+        raise Failed(
+            "InvalidInput: data: as arguments it is longer than the system allows\n",
+            retryable=False,
+        ) from None
     stop.started(supervised)
     pipes = _Pipes(supervised, work.data, command.output_bytes_max)
     pipes.flow()

@@ -89,6 +89,7 @@ async def test_a_value_is_never_taken_for_an_option(argv: list[str]) -> None:
     [
         ({"number": "many"}, "data.number: input should be a valid number"),
         ({"text": "a\0b"}, "data.text: contains a zero byte"),
+        ({"text": "a" * 1_000_000}, "data: as arguments it is longer than the system allows"),
         ({"parts": ["a"]}, "data.parts: is list; an argument is a text, a number or a bool"),
     ],
 )
