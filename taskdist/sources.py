@@ -129,7 +129,9 @@ class Sourced(BaseModel):
                 values[field], places[field] = environ[variable], variable
         for name, value in flags.items():
             if value is not None:
-                field = known[name]
+                field = known.get(name)
+                if field is None:
+                    raise SettingsError(f"no setting {name!r}; there are: {', '.join(known)}")
                 values[field], places[field] = value, f"--{name.replace('_', '-')}"
         try:
             return cls.model_validate(values)

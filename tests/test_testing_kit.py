@@ -13,6 +13,7 @@ from taskdist import Context, Registry
 from taskdist.agent.definition import RegistryError
 from taskdist.core.task import Backoff, Outcome, TaskState
 from taskdist.reports import Entry, LogLine, Progress, RetryPause
+from taskdist.settings import SettingsError
 from taskdist.testing import Playground, virtual_time
 
 
@@ -95,6 +96,11 @@ async def test_an_agent_that_fails_ends_what_waits_and_the_test_is_told() -> Non
             await asyncio.sleep(1)
             with pytest.raises(RegistryError):
                 await agent.stop()
+
+
+async def test_a_setting_that_does_not_exist_is_named(playground: Playground) -> None:
+    with pytest.raises(SettingsError, match="no setting 'slotz'; there are: log_level, "):
+        playground.agent(Registry(), slotz=4)
 
 
 async def test_plain_functions_processes_and_commands_take_their_own_time(
