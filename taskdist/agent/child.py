@@ -26,27 +26,46 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class _Agent:
-    """The agent, as a handler here sees it: it takes what is said, and knows the lease."""
+    """The agent, as a handler here sees it: it takes what is said, and knows the lease.
+
+    What a thread says that outlives its run is nobody's.
+    """
 
     def __init__(self, link: "Connection[Any, Any]") -> None:
         self._link = link
         self._lock = Lock()
+        self._lease_id = ""
+
+    def begin(self, lease_id: str) -> None:
+        """What is said now is said of this lease."""
+        self._lease_id = lease_id
+
+    def end(self, *said: object) -> None:
+        """How the run ended. After that nothing is said of it."""
+        with self._lock:
+            self._lease_id = ""
+            self._link.send(said)
 
     def progress(self, lease_id: str, fraction: float, text: str) -> None:
         """See `Sink.progress`."""
-        with self._lock:
-            self._link.send(("progress", fraction, text))
+        self._say(lease_id, "progress", fraction, text)
 
     def log(self, lease_id: str, line: str) -> None:
         """See `Sink.log`."""
-        with self._lock:
-            self._link.send(("log", line))
+        self._say(lease_id, "log", line)
 
     def lease_left_s(self, lease_id: str) -> float:
         """Asks the agent, who renews it."""
         with self._lock:
+            if lease_id != self._lease_id:
+                return 0.0
             self._link.send(("lease",))
             return cast("float", self._link.recv())
+
+    def _say(self, lease_id: str, *said: object) -> None:
+        with self._lock:
+            if lease_id == self._lease_id:
+                self._link.send(said)
 
 
 class _Child:
@@ -64,17 +83,18 @@ class _Child:
                 (module, name), work, limit_s = self._link.recv()
             except EOFError:
                 return
+            self._agent.begin(work.lease_id)
             try:
                 result = self._run(module, name, work, limit_s)
                 if len(result) > RESULT_BYTES_MAX:
                     error = f"a result of {len(result)} bytes; allowed: at most {RESULT_BYTES_MAX}"
                     raise Failed(error)
-                self._link.send(("done", result))
+                self._agent.end("done", result)
             except (Exception, SystemExit, KeyboardInterrupt) as reason:
                 if isinstance(reason, SystemExit) and reason.code == TERMINATED:
                     raise
                 ended = failure(reason)
-                self._link.send(("failed", ended.error, ended.retryable, ended.retry_after_s))
+                self._agent.end("failed", ended.error, ended.retryable, ended.retry_after_s)
 
     def _run(self, module: str, name: str, work: Work, limit_s: float) -> bytes:
         handler = found(importlib.import_module(module), name)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from taskdist.core.task import Outcome, TaskState
 from taskdist.limits import SECOND_US
-from taskdist.reports import TaskReport
+from taskdist.reports import LogLine, TaskReport
 from tests.support.agents import Stage, stage
 from tests.support.deeds import deeds, living
 
@@ -46,6 +46,17 @@ async def test_it_talks_and_knows_its_lease() -> None:
         played.agent(deeds)
         task = await outcome(played, "talk", 100)
     assert task.result == b"true"
+
+
+async def test_what_a_thread_says_that_outlives_its_run_is_nobodys() -> None:
+    """P3: it is not taken for the next task's, which runs in the same process."""
+    async with stage() as played:
+        played.agent(deeds)
+        await outcome(played, "speak_later", True)
+        second = await outcome(played, "speak_later", False)
+        said = [news.entry async for news in played.client.follow(second.task_id, after=0)]
+    assert second.result == b"true"
+    assert [one.text for one in said if isinstance(one, LogLine)] == ["of the second"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,6 +44,26 @@ async def talk(times: int, ctx: Context) -> bool:
         await ctx.progress(number / times, f"step {number}")
         ctx.log(f"line {number}")
     return 0 < ctx.lease_time_left() <= 30 < ctx.time_left()
+
+
+_spoke = threading.Event()
+
+
+@deeds.handler(process=True)
+def speak_later(first: bool, ctx: Context) -> bool:
+    """Leaves a thread behind that speaks while the next one runs, which waits for it."""
+
+    def speak() -> None:
+        time.sleep(0.2)
+        ctx.log("of the first")
+        ctx.lease_time_left()
+        _spoke.set()
+
+    if first:
+        threading.Thread(target=speak, daemon=True).start()
+        return True
+    ctx.log("of the second")
+    return _spoke.wait(10)
 
 
 @deeds.handler(process=True)
