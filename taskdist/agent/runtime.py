@@ -322,6 +322,8 @@ class Agent:
         limit = self._loop.call_later(limit_s, run.time_out)
         try:
             result = await self._execution.run(handler, ctx)
+            if run.timed_out:
+                raise Failed("it was stopped, and returned all the same\n")
             if len(result) > RESULT_BYTES_MAX:
                 # Far larger ones would not even be read, and their stream would break again and
                 # again.

@@ -4,6 +4,7 @@ in and goes out, how they fail, and how they are stopped."""
 import asyncio
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 from pydantic import BaseModel
@@ -161,6 +162,24 @@ async def test_p4_the_smaller_timeout_counts(run_timeout_s: float | None, limit:
         took = asyncio.get_running_loop().time()
     assert task.error.endswith(f"TimeoutError: not done within {limit}\n")
     assert took == pytest.approx(float(limit.split()[0]), abs=0.5)
+
+
+async def test_p4_a_function_that_goes_on_when_it_is_stopped_has_failed_too() -> None:
+    stubborn = Registry()
+
+    @stubborn.handler(timeout="5s")
+    async def swallow(data: bytes) -> bytes:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1_000)
+        return data
+
+    async with stage() as played:
+        played.agent(stubborn)
+        task = await played.final(await played.submit(kind="swallow", max_retries=0))
+    assert task.state is TaskState.DEAD
+    assert task.error == (
+        "it was stopped, and returned all the same\nTimeoutError: not done within 5.0 s\n"
+    )
 
 
 @pytest.mark.parametrize(("after", "seconds"), [("30s", 30), ("30m", 1_800), ("0.5", 0.5)])
