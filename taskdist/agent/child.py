@@ -18,8 +18,7 @@ from typing import Any, cast
 
 from taskdist.agent.context import Context
 from taskdist.agent.definition import Handler, found
-from taskdist.agent.handlers import Failed, failure
-from taskdist.limits import RESULT_BYTES_MAX
+from taskdist.agent.handlers import Failed, check_size, failure
 from taskdist.reports import Work
 
 TERMINATED = 128 + signal.SIGTERM
@@ -86,9 +85,7 @@ class _Child:
             self._agent.begin(work.lease_id)
             try:
                 result = self._run(module, name, work, limit_s)
-                if len(result) > RESULT_BYTES_MAX:
-                    error = f"a result of {len(result)} bytes; allowed: at most {RESULT_BYTES_MAX}"
-                    raise Failed(error)
+                check_size(result)
                 self._agent.end("done", result)
             except (Exception, SystemExit, KeyboardInterrupt) as reason:
                 if isinstance(reason, SystemExit) and reason.code == TERMINATED:

@@ -4,7 +4,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from taskdist.limits import DELAY_MAX_US, ERROR_BYTES_MAX, SECOND_US
+from taskdist.limits import DELAY_MAX_US, ERROR_BYTES_MAX, RESULT_BYTES_MAX, SECOND_US
 from taskdist.settings import parse_duration_us
 
 _OURS = str(Path(__file__).parent)
@@ -41,6 +41,16 @@ class Failed(Exception):
         self.error = error
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+
+
+def check_size(result: bytes) -> None:
+    """Far larger ones would not even be read, and their stream would break again and again.
+
+    Raises:
+        Failed: it is too large to be kept.
+    """
+    if len(result) > RESULT_BYTES_MAX:
+        raise Failed(f"a result of {len(result)} bytes; allowed: at most {RESULT_BYTES_MAX}")
 
 
 def failure(reason: BaseException) -> Failed:

@@ -38,8 +38,8 @@ def run_command(command: Command[Any], ctx: Context, grace_s: float, stop: Stop)
     env = command.environment(work)
     try:
         supervised = Supervised(argv, env=env, grace_s=grace_s, limits=limits, piped=True)
-    except OSError as error:
-        if error.errno != errno.E2BIG:
+    except OSError as refusal:
+        if refusal.errno != errno.E2BIG:
             raise
         raise Failed(
             "InvalidInput: data: as arguments it is longer than the system allows\n",

@@ -20,7 +20,7 @@ from taskdist.agent.context import Context
 from taskdist.agent.execution import Execution
 from taskdist.agent.feeds import Feed, Streaming, patiently
 from taskdist.agent.fetching import Fetching
-from taskdist.agent.handlers import Failed, end_of, failure
+from taskdist.agent.handlers import Failed, check_size, end_of, failure
 from taskdist.agent.heartbeat import GIVEN_UP, Heartbeat, Runner, ThreadRunner
 from taskdist.agent.idle import Idleness
 from taskdist.agent.registry import Registry
@@ -33,7 +33,7 @@ from taskdist.core.errors import (
     TaskNotFound,
     Unsupported,
 )
-from taskdist.limits import RESULT_BYTES_MAX, SECOND_US
+from taskdist.limits import SECOND_US
 from taskdist.reports import Remarks, Report, Work
 from taskdist.settings import AgentSettings
 from taskdist.signals import Signals
@@ -324,11 +324,7 @@ class Agent:
             result = await self._execution.run(handler, ctx)
             if run.timed_out:
                 raise Failed("it was stopped, and returned all the same\n")
-            if len(result) > RESULT_BYTES_MAX:
-                # Far larger ones would not even be read, and their stream would break again and
-                # again.
-                size = f"a result of {len(result)} bytes"
-                raise Failed(f"{size}; allowed: at most {RESULT_BYTES_MAX}")
+            check_size(result)
             return Report(work.task_id, work.lease_id, result, "")
         except asyncio.CancelledError as reason:
             if run.task.cancelling():
@@ -347,14 +343,9 @@ class Agent:
         error = failed.error
         if run.timed_out:
             error += f"TimeoutError: not done within {limit_s} s\n"
-        return Report(
-            work.task_id,
-            work.lease_id,
-            b"",
-            end_of(error),
-            failed.retryable and not self._is_last(work),
-            failed.retry_after_s,
-        )
+        retryable = failed.retryable and not self._is_last(work)
+        after_s = failed.retry_after_s
+        return Report(work.task_id, work.lease_id, b"", end_of(error), retryable, after_s)
 
     def _is_last(self, work: Work) -> bool:
         """Whether its handler allows no retry after this run."""
