@@ -179,6 +179,8 @@ class WorkNews:
     verdicts: tuple[Verdict, ...]
     revoked_lease_ids: tuple[str, ...]
     drain: bool
+    progress_heard: int
+    """Messages with remarks that were heard on this stream; 0: as many as before."""
 
 
 @value

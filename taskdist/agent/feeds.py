@@ -5,7 +5,9 @@ distributor has accepted or refused it. A feed knows nothing of handlers.
 """
 
 import asyncio
+import itertools
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -82,8 +84,8 @@ class Feed(Protocol):
         """
 
     def tell(self, remarks: Remarks) -> None:
-        """Sends on what a run says while it lasts, before its outcome. Some of it may be lost when
-        the distributor is away."""
+        """Sends on what a run says while it lasts, before its outcome. What may be lost, since the
+        distributor went away, is marked."""
 
     def resize(self) -> None:
         """The number of slots has changed."""
@@ -152,9 +154,13 @@ class Streaming:
         """Outcomes without a verdict, by lease."""
         self._unsent: list[Report] = []
         self._untold = Untold()
+        self._unheard: deque[list[Remarks]] = deque()
+        """What was said on this stream, message by message, and may not have arrived."""
         self._may_tell = False
         """Whether what is untold has waited for long enough."""
         self._announcing = Announcing(desk, settings, client)
+        self._heard = 0
+        """Messages with remarks that were heard on this stream."""
         self._in_flight: list[set[str]] = []
         """The leases in each message on this stream that has not been answered wholly."""
         self._news = asyncio.Event()
@@ -234,6 +240,7 @@ class Streaming:
         ) as stream:
             self._unsent = [report for report, _ in self._unanswered.values()]
             self._in_flight = []
+            self._heard = 0
             self._news.set()
             if not self._leaving:
                 self._announcing.now()
@@ -249,9 +256,28 @@ class Streaming:
             finally:
                 sending.cancel()
                 await asyncio.wait({sending})
+                self._mark_lost()
+
+    def _mark_lost(self) -> None:
+        """The stream is over. What was not heard on it may be lost, and said twice it might be kept
+        twice: it is marked as missing."""
+        for remarks in itertools.chain(*self._unheard):
+            self._untold.lost(remarks)
+            self._may_tell = True
+        self._unheard.clear()
+
+    async def _say(self, stream: WorkStream, reports: Sequence[Report]) -> None:
+        """How runs ended, and what there is to say of others."""
+        remarks = self._untold.take()
+        if remarks:
+            self._unheard.append(remarks)
+        await stream.report(reports, remarks)
 
     def _hear(self, news: WorkNews) -> None:
         self._note_answered({verdict.lease_id for verdict in news.verdicts})
+        while self._heard < news.progress_heard and self._unheard:
+            self._heard += 1
+            self._unheard.popleft()
         for verdict in news.verdicts:
             if verdict.lease_id not in self._unanswered:
                 continue
@@ -303,7 +329,7 @@ class Streaming:
                 self._in_flight.append({report.lease_id for report in reports})
                 # First, or these outcomes would free slots that are not free.
                 slots = await self._resized(stream, slots)
-                await stream.report(reports, self._untold.take())
+                await self._say(stream, reports)
             if self._leaving and not said_goodbye:
                 said_goodbye = True
                 await stream.goodbye()
@@ -324,7 +350,7 @@ class Streaming:
     async def _send_remarks(self, stream: WorkStream) -> None:
         """What runs have to say, but what may still wait or can go with an outcome."""
         while self._untold.is_long or (self._untold and self._may_tell):
-            await stream.report([], self._untold.take())
+            await self._say(stream, [])
         self._may_tell = False
 
 

@@ -164,6 +164,7 @@ def work_news(message: wire.WorkResponse) -> WorkNews:
         verdicts=tuple(map(_verdict, m.verdicts)),
         revoked_lease_ids=tuple(m.revoked_lease_ids),
         drain=m.drain,
+        progress_heard=m.progress_heard,
     )
 
 

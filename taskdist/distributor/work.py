@@ -152,6 +152,10 @@ class _WorkStream:
         self._verdicts: list[wire.WorkVerdict] = []
         self._revoked: list[str] = []
         self._draining = False
+        self._progress_heard = 0
+        """Messages with progress."""
+        self._progress_told = 0
+        """… that the agent knows to be heard."""
         self._told = asyncio.Event()
         """Set while every verdict has been written."""
         self._told.set()
@@ -263,6 +267,7 @@ class _WorkStream:
         for start in range(0, len(said.settles), OUTCOMES_TOGETHER):
             settles = said.settles[start : start + OUTCOMES_TOGETHER]
             answers = await self._settle(notes, settles)
+            self._heard(notes)
             notes = ()
             self._tell(
                 [
@@ -272,6 +277,12 @@ class _WorkStream:
             )
         if notes:
             await self._backend.apply(commands.Several(notes))
+            self._heard(notes)
+
+    def _heard(self, notes: tuple[commands.Note, ...]) -> None:
+        if notes:
+            self._progress_heard += 1
+            self._news.set()
 
     def _tell(self, verdicts: Sequence[wire.WorkVerdict]) -> None:
         if verdicts:
@@ -354,7 +365,11 @@ class _WorkStream:
         revoked, self._revoked = self._revoked[:OUTCOMES_MAX], self._revoked[OUTCOMES_MAX:]
         drain, self._draining = self._draining, False
         leases = convert_agents.leases(grants)
-        message = convert_agents.response(leases, verdicts, revoked, drain=drain)
+        heard, told = self._progress_heard, self._progress_told
+        self._progress_told = heard
+        message = convert_agents.response(
+            leases, verdicts, revoked, drain=drain, progress_heard=heard if heard > told else 0
+        )
         await self._stream.send_message(message)
         if not self._verdicts:
             self._told.set()
@@ -365,7 +380,8 @@ class _WorkStream:
     # --- small things ---
 
     def _is_silent(self) -> bool:
-        return not (self._grants or self._verdicts or self._revoked or self._draining)
+        is_heard = self._progress_told == self._progress_heard
+        return is_heard and not (self._grants or self._verdicts or self._revoked or self._draining)
 
     def _look_around(self) -> None:
         """Whether `_take` may ask."""

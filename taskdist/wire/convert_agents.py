@@ -289,6 +289,7 @@ def response(
     revoked_lease_ids: Sequence[str],
     *,
     drain: bool,
+    progress_heard: int,
 ) -> wire.WorkResponse:
     """All that there is to say to an agent at once."""
     return make(
@@ -297,4 +298,5 @@ def response(
         verdicts=list(verdicts),
         revoked_lease_ids=list(revoked_lease_ids),
         drain=drain,
+        progress_heard=progress_heard,
     )

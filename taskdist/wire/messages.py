@@ -256,7 +256,9 @@ class WorkRequest(betterproto.Message):
     """
     What runs have to say while they last, likewise, at most 256 entries in all. It is kept before the
      outcomes of the same message, and has no verdict: what is said of a lease that is over, or while
-     the disk is full, counts as nothing. A bad entry ends the stream with INVALID_ARGUMENT.
+     the disk is full, counts as nothing. A bad entry ends the stream with INVALID_ARGUMENT. Of what was
+     not heard when a stream breaks (see progress_heard) an agent says that it may be lost: it adds a
+     TaskEntry with dropped.
     """
 
 
@@ -292,6 +294,12 @@ class WorkResponse(betterproto.Message):
 
     drain: bool = betterproto.bool_field(4)
     """The distributor is stopping: finish, report, and come back later."""
+
+    progress_heard: int = betterproto.uint64_field(5)
+    """
+    How many messages with progress have been heard on this stream so far, in their order. 0: as many
+     as was said before.
+    """
 
 
 @dataclass(eq=False, repr=False)

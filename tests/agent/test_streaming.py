@@ -12,7 +12,7 @@ from taskdist.agent.feeds import MESSAGES_IN_FLIGHT_MAX, Streaming
 from taskdist.client import Stub
 from taskdist.core.errors import PreconditionFailed, StoreFull, Unavailable, Unsupported
 from taskdist.limits import OUTCOMES_TOGETHER, RESULT_BYTES_MAX
-from taskdist.reports import LogLine, Remarks, Report, Verdict, Work, WorkNews
+from taskdist.reports import Dropped, LogLine, Remarks, Report, Verdict, Work, WorkNews
 from taskdist.settings import AgentSettings
 from tests.support.backends import turns
 
@@ -55,6 +55,8 @@ class Far:
         """The leases in each message with outcomes, over all streams."""
         self.remarks: list[list[tuple[str, int]]] = []
         """Likewise, the remarks in each message: whose, and how many."""
+        self.gaps: list[int] = []
+        """How many entries each remark said to be missing."""
         self.streams = 0
         self._news: asyncio.Queue[WorkNews | None] = asyncio.Queue()
 
@@ -71,6 +73,8 @@ class Far:
     async def report(self, reports: Sequence[Report], remarks: Sequence[Remarks] = ()) -> None:
         self.messages.append([report.lease_id for report in reports])
         self.remarks.append([(one.lease_id, len(one.entries)) for one in remarks])
+        entries = [entry for one in remarks for entry in one.entries]
+        self.gaps += [entry.count for entry in entries if isinstance(entry, Dropped)]
 
     async def goodbye(self) -> None:
         """Heard."""
@@ -87,11 +91,15 @@ class Far:
     def judge(self, *lease_ids: str, refusal: Any = None) -> None:
         """Verdicts on these, in one message."""
         verdicts = tuple(Verdict(lease_id, "succeeded", refusal) for lease_id in lease_ids)
-        self._news.put_nowait(WorkNews((), verdicts, (), drain=False))
+        self._news.put_nowait(WorkNews((), verdicts, (), drain=False, progress_heard=0))
+
+    def hear(self, count: int) -> None:
+        """So many messages with remarks were heard on this stream so far."""
+        self._news.put_nowait(WorkNews((), (), (), drain=False, progress_heard=count))
 
     def break_off(self) -> None:
         """The connection is lost."""
-        self._news.put_nowait(WorkNews((), (), (), drain=True))
+        self._news.put_nowait(WorkNews((), (), (), drain=True, progress_heard=0))
 
 
 class Near:
@@ -237,3 +245,24 @@ async def test_p7_what_runs_say_is_cut_into_messages_and_all_of_it_comes_before_
         assert far.messages == [[], [], ["a", "b"]]
         far.judge("a", "b")
         await turns()
+
+
+async def test_what_was_not_heard_on_a_broken_stream_is_marked_as_missing() -> None:
+    """It may have arrived or not: said again, it might be kept twice."""
+    far = Far()
+    async with near(far) as agent:
+        for lines in (3, 5, 7):
+            agent.feed.tell(Remarks("task", "a", (LogLine("a line"),) * lines))
+            await asyncio.sleep(1)
+        far.hear(1)
+        await turns()
+        far.break_off()
+        await asyncio.sleep(1)
+        assert far.streams == 2
+        assert far.remarks == [[("a", 3)], [("a", 5)], [("a", 7)], [("a", 1)]]
+        assert far.gaps == [5 + 7]
+        far.hear(1)
+        await turns()
+        far.break_off()
+        await asyncio.sleep(1)
+        assert far.gaps == [5 + 7], "that was heard"

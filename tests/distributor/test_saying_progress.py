@@ -34,17 +34,24 @@ async def test_over_a_stream_it_comes_with_outcomes_and_before_them(
         assert heard is not None
         (lease,) = heard.leases
         await work.say(progress=[progress(task_id, lease.lease_id, "alone")])
+        heard = await work.hear()
+        assert heard is not None
+        assert heard.progress_heard == 1, "it is kept; of the rest an agent says that it is missing"
         outcome = wire.CompleteTaskRequest(task_id=task_id, lease_id=lease.lease_id, success=True)
         said = progress(task_id, lease.lease_id, "last", agent_id="agent-1")
         await work.say(progress=[said], outcomes=[outcome])
         heard = await work.hear()
         assert heard is not None
         assert [verdict.lease_id for verdict in heard.verdicts] == [lease.lease_id]
+        assert heard.progress_heard == 2
         await work.say(progress=[progress(task_id, lease.lease_id, "too late")])
+        heard = await work.hear()
+        assert heard is not None
+        assert heard.progress_heard == 3, "heard, and passed over"
         another = await submit(client)
         heard = await work.hear()
         assert heard is not None
-        assert [one.task_id for one in heard.leases] == [another], "it is passed over in silence"
+        assert [one.task_id for one in heard.leases] == [another]
     words = list(map(word, await followed(client, task_id)))
     assert words == ["READY.0", "LEASED.1", "alone", "last", "SUCCEEDED.1"]
 
