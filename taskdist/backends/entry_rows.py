@@ -1,12 +1,14 @@
 """The rows of progress and log lines, as values of the core and back, and how they are read."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import apsw
 import structlog
 
 from taskdist.backends.rows import NUMBER_MAX, BadRow
+from taskdist.backends.selecting import each
 from taskdist.backends.unwritten import Statement, Unwritten, delete, insert
 from taskdist.core.commands import Change
 from taskdist.core.entries import Entry, EntryKind, Kept
@@ -56,13 +58,17 @@ class Entries:
 
 
 def kept_of(connection: apsw.Connection, sequence: int) -> list[Kept]:
-    """What is kept of a task, in its order."""
-    rows = connection.execute(
+    """What is kept of a task, in its order. What cannot be read is left out; it may be replaced."""
+    found = connection.execute(
         "SELECT attempt, step, kind = 'dropped', octet_length(text), place FROM entry"
         " WHERE sequence = ? ORDER BY attempt, step",
         (sequence,),
     )
-    return [Kept(attempt, step, bool(mark), *more) for attempt, step, mark, *more in rows]
+    return [
+        Kept(attempt, step, bool(mark), *more)
+        for attempt, step, mark, *more in filter(None, each(found))
+        if _are_numbers(attempt, step, *more)
+    ]
 
 
 def entries_after(
@@ -70,18 +76,20 @@ def entries_after(
 ) -> list[Entry]:
     """So many entries of a task, from those after a place on. What cannot be read is left out."""
     found = connection.execute(
-        _SELECT + "AND (attempt, step) > (?, ?) ORDER BY attempt, step LIMIT ?",
-        (sequence, *after, count),
+        _SELECT + "AND (attempt, step) > (?, ?) ORDER BY attempt, step", (sequence, *after)
     )
-    return list(_decodable(found))
+    entries = list(islice(_decodable(found), count))
+    found.close(True)
+    return entries
 
 
 def newest_place(connection: apsw.Connection, sequence: int) -> Place:
     """Where a task's entries end; (0, 0) if it has none."""
     newest = connection.execute(
-        "SELECT attempt, step FROM entry WHERE sequence = ?"
-        " ORDER BY attempt DESC, step DESC LIMIT 1",
-        (sequence,),
+        "SELECT attempt, step FROM entry WHERE sequence = ?1"
+        " AND typeof(attempt) = 'integer' AND typeof(step) = 'integer'"
+        " AND max(attempt, step) <= ?2 ORDER BY attempt DESC, step DESC LIMIT 1",
+        (sequence, NUMBER_MAX),
     ).fetchone()
     return newest or (0, 0)
 
@@ -89,15 +97,21 @@ def newest_place(connection: apsw.Connection, sequence: int) -> Place:
 def last_progress(connection: apsw.Connection, sequence: int) -> Entry | None:
     """The newest progress of a task."""
     found = connection.execute(
-        _SELECT + "AND kind = 'progress' ORDER BY attempt DESC, step DESC LIMIT 1", (sequence,)
+        _SELECT + "AND kind = 'progress' ORDER BY attempt DESC, step DESC", (sequence,)
     )
-    return next(_decodable(found), None)
+    newest = next(_decodable(found), None)
+    found.close(True)
+    return newest
 
 
-def _decodable(found: Any) -> Iterator[Entry]:
-    for row in found:
+def _are_numbers(*values: object) -> bool:
+    return all(type(value) is int and 0 <= value <= NUMBER_MAX for value in values)
+
+
+def _decodable(found: apsw.Cursor) -> Iterator[Entry]:
+    for row in each(found):
         try:
-            yield decode_entry(row)
+            yield decode_entry(row or (None,) * len(ENTRY_COLUMNS))
         except BadRow as reason:
             log.error("row set aside", reason=str(reason))
 
@@ -110,8 +124,10 @@ def decode_entry(row: tuple[Any, ...]) -> Entry:
     """
     attempt, step, kind, at_us, fraction, text, place = row
     try:
-        if not 0 <= at_us <= NUMBER_MAX:
+        if not _are_numbers(attempt, step, at_us, place):
             raise ValueError("a number beyond all times")
+        if type(text) is not str:
+            raise TypeError("a text that is none")
         if fraction is not None and not 0 <= fraction <= 1:
             raise ValueError("a fraction beyond 0 and 1")
         return Entry(attempt, step, EntryKind(kind), at_us, fraction, text, place)

@@ -18,9 +18,19 @@ from hypothesis import strategies as st
 from taskdist.backends.schema import SCHEMA
 from taskdist.core import commands
 from taskdist.core.errors import Refused, StoreFailed, StoreUnusable
-from taskdist.core.queries import GetTask, SelectFinished
+from taskdist.core.queries import FollowTask, GetTask, SelectFinished
 from taskdist.core.task import Backoff, Task, TaskState
-from tests.support.backends import Rig, fail, only_tasks, page, submit, succeed, take, turns
+from tests.support.backends import (
+    Rig,
+    fail,
+    note,
+    only_tasks,
+    page,
+    submit,
+    succeed,
+    take,
+    turns,
+)
 from tests.support.examples import examples
 
 FIRST_GOOD = 20
@@ -84,6 +94,7 @@ async def fill(rig: Rig) -> None:
     for _ in range(3):
         await rig.submit("paid", 1)
     first, second, _ = only_tasks(await rig.apply(take(slots=3, session="s")))
+    await rig.apply(note(first, "one", "two"))
     await rig.apply(succeed(first))
     await rig.apply(fail(second, retryable=False))
     await rig.submit("paid", 2, deadline_in_s=50, idempotency_key="k", run_timeout_us=10_000_000)
@@ -97,7 +108,8 @@ async def fill(rig: Rig) -> None:
     (newest,) = (await rig.read(page(page_size=1))).tasks
     for _ in range(newest.sequence, FIRST_GOOD - 1):
         await rig.submit("paid", 3, queue="spoilt")
-    await rig.apply(take(slots=3, queues=("spoilt",)))
+    for task in only_tasks(await rig.apply(take(slots=3, queues=("spoilt",)))):
+        await rig.apply(note(task, "one", "two"))
     for number in range(3):
         await rig.submit("paid", number, queue="good")
 
@@ -187,9 +199,16 @@ async def serve(rig: Rig) -> None:
     for task in listed:
         await ask(rig, commands.Locate(task.id))
         await look(rig, GetTask(task.id))
+        await look(rig, FollowTask(task.id, (0, 0), 100))
     taken += only_tasks(await rig.apply(take(slots=99, queues=("default", "spoilt"))))
     for task in taken:
+        await ask(rig, note(task, "three"))
         await ask(rig, fail(task))
+    for task in listed:
+        with suppress(Refused):
+            now = (await rig.read(GetTask(task.id))).task
+            if now.lease:
+                await rig.apply(note(now, "three"))
     for task in listed:
         await ask(rig, commands.Cancel(task.id))
         await ask(rig, commands.Redrive(task.id))
