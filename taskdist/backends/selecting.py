@@ -5,7 +5,7 @@ next. Such a row is given here as its first column, its number, and NULLs: whoev
 that it is a bad one, and knows which.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import apsw
@@ -24,7 +24,9 @@ def each(cursor: apsw.Cursor) -> Iterator[Row | None]:
             yield None
 
 
-def readable(connection: apsw.Connection, select: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+def readable(
+    connection: apsw.Connection, select: str, values: Sequence[Any] = ()
+) -> Generator[Row, None, None]:
     """The rows of a SELECT whose first column is a number. Whoever has enough of them leaves the
     rest unread."""
     cursor = connection.execute(select, values)

@@ -7,12 +7,14 @@ in the same one.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from time import monotonic_ns
 from typing import Any
 
 import apsw
 
 from taskdist.backends import entry_rows, rows
+from taskdist.backends.selecting import readable
 from taskdist.core import soundness
 from taskdist.core.inspecting import Checked
 from taskdist.limits import ATTEMPTS_KEPT_MAX, CHECK_FAULTS_TOLD_MAX
@@ -30,6 +32,10 @@ LAST = (1 << 63) - 1
 BELONGINGS = ("data", "result", "lease", "attempt", "entry")
 """The tables with what belongs to a task."""
 
+_CLOCKS = ", ".join(
+    f"CASE typeof({column}) WHEN 'integer' THEN {column} END"
+    for column in ("last_sequence", "newest_enqueued_us")
+)
 _SELECT = (
     f"{rows.SELECT_TASK}, data.data, data.checksum, result.result, result.checksum,"
     f" {rows.SELECTED_LEASE} FROM task LEFT JOIN data USING (sequence)"
@@ -135,31 +141,46 @@ class StoreCheck:
         end_ns = monotonic_ns() + STEP_NS
         runs: dict[int, int] = {}
         with self._connection:
-            clocks = "SELECT last_sequence, newest_enqueued_us FROM store"
-            newest = self._connection.execute(clocks).fetchone() or (FIRST, FIRST)
+            newest = self._newest()
             after, until = self._after, LAST
-            found = self._connection.execute(_SELECT, (after,))
-            try:
+            # The rest is left for the next step.
+            with closing(readable(self._connection, _SELECT, (after,))) as found:
                 for row in found:
                     runs[row[0]] = self._check_task(row, newest)
                     self._after = row[0]
                     if monotonic_ns() > end_ns:
                         until = row[0]
                         break
-            finally:
-                found.close(True)  # The rest is left for the next step.
             self._check_attempts(after, until, runs)
             self._check_entries(after, until)
             for table in BELONGINGS:
                 self._check_owners(table, after, until)
         return until < LAST
 
+    def _newest(self) -> tuple[int, int]:
+        """The number and the time up to which the store goes."""
+        row = self._connection.execute(f"SELECT {_CLOCKS} FROM store").fetchone()
+        sequence, enqueued_us = row or (None, None)
+        if sequence is None or enqueued_us is None:
+            if self._after == FIRST:
+                self._found("store: it does not say up to where it goes")
+            return LAST, LAST
+        return sequence, enqueued_us
+
     def _check_task(self, row: tuple[Any, ...], newest: tuple[int, int]) -> int:
         """Returns how many runs it has begun."""
         self._tasks += 1
         sequence = row[0]
+        if not any(column is not None for column in row[1:]):
+            self._found(f"task row {sequence}: text in it, or in what belongs to it, is not UTF-8")
+            return LAST  # Unknown.
         data, data_sum, result, result_sum = row[_CONTENTS:_LEASE]
-        lease = None if row[_LEASE] is None else rows.decode_lease(row[_LEASE:], 0)
+        lease = None
+        if row[_LEASE] is not None:
+            try:
+                lease = rows.decode_lease(row[_LEASE:], 0)
+            except rows.BadRow as error:
+                self._found(f"task row {sequence}: {error}")
         try:
             task = rows.decode_task(row[:_CONTENTS], lease)
         except rows.BadRow as error:
@@ -172,7 +193,7 @@ class StoreCheck:
                     rows.checked(sequence, content, sum_, what)
                 except rows.BadRow as error:
                     self._found(str(error))
-        if data is not None:
+        if isinstance(data, bytes):
             for fault in soundness.faults(
                 task, data_bytes=len(data), has_result=result is not None
             ):
@@ -184,7 +205,7 @@ class StoreCheck:
         return task.attempt
 
     def _check_entries(self, after: int, until: int) -> None:
-        for sequence, *columns in self._connection.execute(_ENTRIES, (after, until)):
+        for sequence, *columns in readable(self._connection, _ENTRIES, (after, until)):
             try:
                 entry_rows.decode_entry(tuple(columns))
             except rows.BadRow as error:
@@ -192,7 +213,7 @@ class StoreCheck:
 
     def _check_attempts(self, after: int, until: int, runs: dict[int, int]) -> None:
         kept: Counter[int] = Counter()
-        for sequence, *columns in self._connection.execute(_ATTEMPTS, (after, until)):
+        for sequence, *columns in readable(self._connection, _ATTEMPTS, (after, until)):
             self._attempts += 1
             kept[sequence] += 1
             try:

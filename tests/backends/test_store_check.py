@@ -11,12 +11,14 @@ import apsw
 import pytest
 
 from taskdist.backends import store_check
+from taskdist.backends.store_copy import check_copy
 from taskdist.backends.store_file import PAGE_BYTES
 from taskdist.core.commands import Cancel
 from taskdist.core.errors import Exhausted, PreconditionFailed, Unavailable
 from taskdist.core.inspecting import Checked, CheckStore
 from taskdist.limits import CHECK_FAULTS_TOLD_MAX
-from tests.support.backends import Rig
+from tests.backends.test_fuzzed_rows import Spoilt, spoil
+from tests.support.backends import Rig, note
 from tests.support.inspecting import a_life, checked
 
 
@@ -67,6 +69,55 @@ DAMAGE = {
     "UPDATE store SET last_sequence = 1": "yet the last one given is 1",
     "UPDATE store SET newest_enqueued_us = 1": "enqueued later than the newest task",
 }
+
+
+UNDECODABLE = {
+    Spoilt(("task", "kind"), 1, b"\xff", as_text=True): "task row 1: text in it, or in what",
+    Spoilt(("lease", "agent_id"), 6, b"\xff", as_text=True): "task row 6: text in it, or in what",
+    Spoilt(("lease", "term_us"), 6, -1): "task row 6: lease row",
+    Spoilt(("attempt", "error"), 3, b"\xff", as_text=True): "task row 3: attempt row",
+    Spoilt(("data", "data"), 1, 5): "its data does not match its checksum",
+    Spoilt(("data", "data"), 1, b"\xff", as_text=True): "task row 1: text in it, or in what",
+    Spoilt(("result", "result"), 1, 5): "its result does not match its checksum",
+    Spoilt(("entry", "text"), 10, b"\xff", as_text=True): "task row 10: entry row",
+    Spoilt(("entry", "step"), 10, "x"): "task row 10: entry row",
+}
+"""Values that the tables would not allow, as a broken disk leaves them."""
+
+
+@pytest.mark.parametrize("spoilt", UNDECODABLE, ids=str)
+async def test_p6_a_row_that_cannot_be_decoded_is_a_finding_and_the_check_goes_on(
+    kept: Rig, spoilt: Spoilt
+) -> None:
+    tasks, _ = await a_life(kept)
+    await kept.submit(queue="talks")
+    await kept.apply(note(await kept.take(queues=("talks",)), "a line"))
+    await kept.close()
+    in_one_file(kept.path)
+    spoil(kept.path, [spoilt])
+    await kept.open()
+    steps = await checked(kept)
+    faults = [fault for step in steps for fault in step.faults]
+    assert any(UNDECODABLE[spoilt] in fault for fault in faults), faults
+    assert all("\n" not in fault for fault in faults)
+    assert (steps[-1].tasks, steps[-1].done) == (tasks + 1, True)
+    assert kept.hearer.failure is None
+
+
+def in_one_file(path: Path) -> None:
+    """Copies the log of a store that is closed into its database, and has none from then on."""
+    connection = apsw.Connection(os.fspath(path))
+    connection.pragma("journal_mode", "delete")
+    connection.close()
+
+
+async def test_a_copy_that_does_not_say_up_to_where_it_goes(kept: Rig) -> None:
+    await a_life(kept)
+    await kept.close()
+    in_one_file(kept.path)
+    spoil(kept.path, [Spoilt(("store", "last_sequence"), 1, None)])
+    faults = [fault for step in check_copy(kept.path) for fault in step.faults]
+    assert "store: it does not say up to where it goes" in faults
 
 
 @pytest.mark.parametrize("statement", DAMAGE)
