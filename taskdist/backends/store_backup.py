@@ -20,6 +20,14 @@ from taskdist.limits import BACKUP_CHUNK_BYTES
 PAGES_AT_ONCE = 64
 """Copied without a look at whether the backup is still wanted: less than a millisecond's work."""
 
+OF_THE_COPY = (
+    apsw.SQLITE_IOERR_WRITE,
+    apsw.SQLITE_IOERR_TRUNCATE,
+    apsw.SQLITE_IOERR_FSYNC,
+)
+"""I/O errors that are the copy's: the store is only read, and the copy is only written. SQLite says
+both of the same connection."""
+
 TELL_NS = 50_000_000
 """How often it says how far the copy is."""
 
@@ -42,6 +50,7 @@ def back_up(
 
     Raises:
         PreconditionFailed: the copy cannot be made there.
+        apsw.Error: the store cannot be read.
     """
     copy = directory / f"{path.name}.backup"
     try:
@@ -86,6 +95,9 @@ def _copy(
                         copied = backup.page_count - backup.remaining
                         yield BackupPart(total_bytes, copied * PAGE_BYTES)
         except (apsw.FullError, apsw.IOError) as error:
+            code = getattr(error, "extendedresult", 0)
+            if isinstance(error, apsw.IOError) and code not in OF_THE_COPY:
+                raise
             raise PreconditionFailed(f"no copy can be made in {directory}: {error}") from None
 
 

@@ -5,15 +5,17 @@ import os
 from contextlib import aclosing
 from hashlib import sha256
 from pathlib import Path
+from threading import current_thread
 
 import apsw
 import pytest
 
 from taskdist.backends.store_copy import check_copy
-from taskdist.core.errors import Exhausted, PreconditionFailed
+from taskdist.core.errors import Exhausted, PreconditionFailed, Unavailable
 from taskdist.core.inspecting import BackUpStore, CheckStore
 from taskdist.limits import BACKUP_CHUNK_BYTES, SECOND_US
 from tests.support.backends import Rig, page, release
+from tests.support.faulty_disk import READ, WRITE, Faults, faulty
 from tests.support.inspecting import a_life, backed_up, checked
 
 
@@ -188,3 +190,35 @@ async def test_p7_it_may_not_take_for_ever(kept: Rig, monkeypatch: pytest.Monkey
         with pytest.raises(Exhausted, match="the backup took longer than inspection_us allows"):
             await anext(parts)
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("fault", [READ, WRITE])
+async def test_p6_an_error_of_the_disk_is_the_stores_or_the_copys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """A store that cannot be read has failed, whoever reads it; a copy that cannot be written has
+    not been made, and nothing more."""
+    faults = Faults(tmp_path / "faults")
+    check = faults.check
+    # Nobody else's deeds fail: those are theirs to notice.
+    monkeypatch.setattr(
+        faults,
+        "check",
+        lambda deed: check(deed) if current_thread().name.startswith("backup") else None,
+    )
+    rig = Rig(f"sqlite:{tmp_path / 'tasks.db'}", backup_free_bytes_min=0)
+    with faulty(faults):
+        await rig.open()
+        for _ in range(20):
+            await rig.submit(data=bytes(50_000))
+        await rig.restart()
+        await rig.submit()
+        async with aclosing(await rig.read(BackUpStore())) as parts:
+            await anext(parts)
+            faults.set(fault)
+            with pytest.raises(Unavailable if fault == READ else PreconditionFailed):
+                async for _ in parts:
+                    pass
+        faults.set()
+        assert (rig.hearer.failure is not None) == (fault == READ)
+        await rig.close()
