@@ -6,6 +6,7 @@ traffic between the event loop and those threads; `writer.py` does the work.
 """
 
 import asyncio
+import errno
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +93,8 @@ class EmbeddedBackend:
             raise StoreFailed(f"the store {path} cannot be read: {error}") from error
         except OSError as error:
             journal.abandon()
-            raise StoreUnusable(f"the store {path} has no reserve: {error.strerror}") from None
+            trouble = StoreFailed if error.errno == errno.EIO else StoreUnusable
+            raise trouble(f"the store {path} has no reserve: {error.strerror}") from None
         self._runner.start(self._step)
 
     async def apply(self, command: Command[A]) -> A:

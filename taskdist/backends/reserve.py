@@ -97,5 +97,5 @@ class Reserve:
     def _is_whole(self, path: Path) -> bool:
         try:
             return path.stat().st_size >= self._size
-        except FileNotFoundError:
+        except OSError:  # What is in its place, `make` meets.
             return False

@@ -2,6 +2,8 @@
 room for it again."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from structlog.testing import capture_logs
 
 from taskdist.backends.reserve import Reserve
 from taskdist.core.commands import Cancel, Heartbeat, Held, Redrive, TakeBack
-from taskdist.core.errors import Exhausted, StoreFull, StoreUnusable
+from taskdist.core.errors import Exhausted, StoreFailed, StoreFull, StoreUnusable
 from taskdist.core.task import TaskState
 from taskdist.limits import KIB
 from tests.support.backends import (
@@ -235,3 +237,29 @@ def test_a_store_in_memory_has_none() -> None:
     assert in_memory.is_kept
     assert not in_memory.give_up()
     assert in_memory.make()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EIO, StoreFailed), (errno.EACCES, StoreUnusable)]
+)
+async def test_p6_a_reserve_that_cannot_be_made_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    """An I/O error is one also here."""
+
+    def fsync(file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    rig = Rig(f"sqlite:{tmp_path / 'tasks.db'}", reserve_bytes=RESERVE)
+    with pytest.raises(kind, match="has no reserve") as error:
+        await rig.open()
+    assert len(str(error.value).splitlines()) == 1
+
+
+async def test_a_link_to_itself_in_the_place_of_a_reserve_makes_way(tmp_path: Path) -> None:
+    rig = Rig(f"sqlite:{tmp_path / 'tasks.db'}", reserve_bytes=RESERVE)
+    reserve_of(rig).symlink_to(reserve_of(rig))
+    await rig.open()
+    assert reserve_of(rig).stat().st_size == RESERVE
+    await rig.close()
