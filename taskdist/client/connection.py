@@ -10,6 +10,7 @@ from grpclib.const import Status
 from grpclib.encoding.proto import ProtoStatusDetailsCodec
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
+from h2.connection import H2Connection
 from h2.settings import SettingCodes
 
 from taskdist.core.errors import Refused, Unavailable, Unsupported
@@ -34,6 +35,9 @@ _NO_SUCH_METHOD = "Missing content-type header"
 
 _CUT_SHORT = "Received less data than expected"
 """What grpclib says, in an AssertionError, of a message that ends too early."""
+
+STREAM_ID_LAST = H2Connection.HIGHEST_ALLOWED_STREAM_ID - 2 * CALLS_PER_CHANNEL_MAX
+"""After this number of a call its connection is replaced: some may wait for theirs already."""
 
 SERVICE = "/taskdist.v1.TaskDistributor"
 OPERATIONS = "/taskdist.v1.Operations"
@@ -137,6 +141,16 @@ class Answers(Codec):
 
 class GatheringChannel(Channel):
     """grpclib's channel, with `GatheringProtocol`, large frames, and a limit for connecting."""
+
+    async def __connect__(self) -> H2Protocol:
+        """A connection that has numbers for more calls: HTTP/2 has 2^30 of them for each, which an
+        agent may use up within days, and grpclib never makes another connection for it."""
+        used_up = self._protocol
+        if used_up is not None and self._connected:
+            http2 = used_up.connection._connection
+            if http2.highest_outbound_stream_id > STREAM_ID_LAST:
+                used_up.processor.close("no numbers for more calls")
+        return await super().__connect__()
 
     async def _create_connection(self) -> H2Protocol:
         async with asyncio.timeout(CONNECT_MAX_US / SECOND_US):

@@ -119,6 +119,21 @@ async def test_a_call_whose_turn_does_not_come_is_unavailable() -> None:
             await client.ping()
 
 
+async def test_a_connection_without_numbers_for_more_calls_is_replaced() -> None:
+    """HTTP/2 has 2^30 of them; then grpclib would fail each call, for ever."""
+    async with listening(speaks_http2(answers_grpc_status)) as address, Stub(address) as client:
+        with pytest.raises(Unavailable):
+            await client.ping()
+        protocol = client._channel._protocol
+        assert protocol is not None
+        http2 = protocol.connection._connection
+        http2.highest_outbound_stream_id = H2Connection.HIGHEST_ALLOWED_STREAM_ID - 2
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="INTERNAL"):
+                await client.ping()
+        assert client._channel._protocol is not protocol
+
+
 # --- nobody there -----------------------------------------------------------------------------
 
 
