@@ -43,6 +43,7 @@ from taskdist.backends.store_file import (
     is_for_want_of_room,
     lock,
     open_writer,
+    resolved,
     unlock,
 )
 from taskdist.backends.unwritten import Unwritten
@@ -79,8 +80,7 @@ class Journal:
         reserve_bytes: int = 0,
         spare_bytes: int = 0,
     ) -> None:
-        # Resolved: by another name, or a link to it, it would have another lock.
-        path = path and path.resolve()
+        path = path and resolved(path)
         self.path = path
         self._owner_lock = lock(path) if path else None
         self.reserve = Reserve(path, reserve_bytes, spare_bytes)

@@ -11,7 +11,7 @@ import apsw
 
 from taskdist.backends.schema import SCHEMA_VERSION
 from taskdist.backends.store_check import StoreCheck
-from taskdist.backends.store_file import APPLICATION_ID
+from taskdist.backends.store_file import APPLICATION_ID, resolved
 from taskdist.core.errors import StoreFailed, StoreUnusable
 from taskdist.core.inspecting import Checked
 
@@ -27,7 +27,7 @@ def check_copy(path: Path) -> Iterator[Checked]:
         StoreUnusable: it is in use, missing, some other file, or of another version.
         StoreFailed: it cannot be read.
     """
-    path = path.resolve()
+    path = resolved(path)
     with _unused(path):
         try:
             # Immutable: without locks, a log, or anything else that would be written beside it.
@@ -51,7 +51,7 @@ def refuse_place_in_use(path: Path) -> None:
     Raises:
         StoreUnusable: it is in use, or a log lies beside it, which a start would take in.
     """
-    path = path.resolve()
+    path = resolved(path)
     if path.exists():
         with _unused(path):
             return

@@ -34,6 +34,18 @@ PAGE_BYTES = 4096
 """SQLite's default, set all the same: the log is counted in pages."""
 
 
+def resolved(path: Path) -> Path:
+    """The file that is meant, behind all links: by another name it would have another lock.
+
+    Raises:
+        StoreUnusable: the links go round in a circle.
+    """
+    try:
+        return path.resolve()
+    except (RuntimeError, OSError):  # The first up to Python 3.12.
+        raise StoreUnusable(f"the store {path} cannot be used: a link to itself") from None
+
+
 def open_reader(path: Path) -> apsw.Connection:
     """A second connection, for reading only."""
     connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)

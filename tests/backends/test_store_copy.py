@@ -142,3 +142,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         assert "not SQLite" in refused(path)
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    circle = tmp_path / "circle.db"
+    circle.symlink_to(circle)
+    refused(circle)
+    with pytest.raises(StoreUnusable):
+        refuse_place_in_use(circle)

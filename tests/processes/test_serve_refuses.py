@@ -39,6 +39,7 @@ REFUSED = {
     "store cut short": Refused("--store sqlite:{cut}", "{cut}", code=74),
     "store cut to nothing": Refused("--store sqlite:{empty}", "its log", code=74),
     "newer store": Refused("--store sqlite:{newer}", "made by a newer taskdist"),
+    "link to itself": Refused("--store sqlite:{circle}", "{circle}"),
     "directory": Refused("--store sqlite:{directory}", "cannot be opened"),
 }
 
@@ -61,9 +62,12 @@ def places(refusing: Processes) -> dict[str, str]:
         connection = apsw.Connection(str(copy))
         connection.pragma("user_version", SCHEMA_VERSION + (copy == newer))
         connection.close()  # It copies the log.
+    circle = directory / "circle.db"
+    circle.symlink_to(circle)
     os.truncate(cut, 2 * PAGE_BYTES + 100)
     os.truncate(empty, 0)
     return {
+        "circle": str(circle),
         "cut": str(cut),
         "empty": str(empty),
         "newer": str(newer),
