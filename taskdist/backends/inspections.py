@@ -103,7 +103,10 @@ class Inspections:
         assert self._under_way is not None
         self._under_way.over.set()
         self._under_way = None
-        closed.result()
+        if isinstance(error := closed.exception(), apsw.Error):
+            self._failed(error)  # Not for the log, as a traceback: whoever is told says it.
+        else:
+            closed.result()
 
     # --- in the inspection's thread ---
 

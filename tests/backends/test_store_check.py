@@ -15,10 +15,11 @@ from taskdist.backends.store_copy import check_copy
 from taskdist.backends.store_file import PAGE_BYTES
 from taskdist.core.commands import Cancel
 from taskdist.core.errors import Exhausted, PreconditionFailed, Unavailable
-from taskdist.core.inspecting import Checked, CheckStore
+from taskdist.core.inspecting import BackUpStore, Checked, CheckStore
 from taskdist.limits import CHECK_FAULTS_TOLD_MAX
 from tests.backends.test_fuzzed_rows import Spoilt, spoil
 from tests.support.backends import Rig, note
+from tests.support.faulty_disk import READ, Faults, faulty
 from tests.support.inspecting import a_life, checked
 
 
@@ -235,6 +236,32 @@ async def test_p6_a_store_that_fails_meanwhile_ends_the_check(
             await anext(steps)
     with pytest.raises(Unavailable, match="the store failed"):
         await kept.read(CheckStore())
+
+
+@pytest.mark.parametrize("query", [CheckStore(), BackUpStore()], ids=["check", "backup"])
+async def test_p6_a_disk_that_fails_as_an_inspection_ends_is_told_without_a_traceback(
+    tmp_path: Path, query: CheckStore | BackUpStore
+) -> None:
+    """The last connection to the file that is closed reads, and that fails, too."""
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    faults = Faults(tmp_path / "faults")
+    rig = Rig(f"sqlite:{tmp_path / 'tasks.db'}", backup_free_bytes_min=0)
+    with faulty(faults):
+        await rig.open()
+        for _ in range(100):
+            await rig.submit(data=bytes(50_000))
+        await rig.restart()
+        await rig.submit()
+        async with aclosing(await rig.read(query)) as steps:
+            await anext(steps)
+            faults.set(READ)
+            rig.backend._fail(apsw.IOError("disk I/O error"))
+            with pytest.raises(Unavailable, match="the store failed"):
+                await anext(steps)
+        await rig.close()
+        faults.set()
+    assert not errors
 
 
 async def test_an_error_of_the_disk_that_a_check_meets_is_one_of_the_store(
