@@ -198,6 +198,10 @@ class DistributorSettings(TellingSettings):
     message_us: Duration = Field(60 * SECOND_US, ge=SECOND_US)
     """How long a message may take, from its first byte to its last: 4 MiB at 600 kbit/s."""
 
+    unfinished_bytes_max: int = Field(256 * MIB, ge=MESSAGE_BYTES_MAX)
+    """Of all long messages (over 64 KiB) that have come in part, or that their peers have not read:
+    sixty-four of the longest. A message takes up to four times its length while it is sent."""
+
     inbox_bytes_max: int = Field(64 * MIB, ge=MESSAGE_BYTES_MAX)
     """Requests that wait for the writer. At a disk's worst second this is what piles up."""
 

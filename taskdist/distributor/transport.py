@@ -10,7 +10,7 @@ import socket
 import struct
 import weakref
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,9 +25,9 @@ from grpclib.server import Server as GrpclibServer
 from grpclib.server import Stream
 from grpclib.utils import DeadlineWrapper
 
-from taskdist.core.errors import BadField, Refused, TooLarge
+from taskdist.core.errors import BadField, Exhausted, Refused, TooLarge
 from taskdist.distributor.peers import PeerProtocol
-from taskdist.limits import MESSAGE_BYTES_MAX, SECOND_US
+from taskdist.limits import KIB, MESSAGE_BYTES_MAX, SECOND_US
 from taskdist.settings import DistributorSettings
 from taskdist.wire.codec import Codec
 from taskdist.wire.http2 import keeping_alive
@@ -90,8 +90,13 @@ class Server(GrpclibServer):
             config=keeping_alive(settings.keepalive_us, settings.keepalive_timeout_us),
         )
         message_s = settings.message_us / SECOND_US
+        unfinished = _Unfinished(settings.unfinished_bytes_max)
+
+        def messages_of(stream: AnyStream) -> _Messages:
+            return _Messages(stream, message_s, unfinished)
+
         self._mapping = {
-            path: _guarded(handler, self._ours if path.startswith(OUR_PATHS) else None, message_s)
+            path: _guarded(handler, self._ours if path.startswith(OUR_PATHS) else None, messages_of)
             for path, handler in self._mapping.items()
         }
         self._protocols: weakref.WeakSet[H2Protocol] = weakref.WeakSet()
@@ -178,7 +183,9 @@ def is_gone(stream: AnyStream) -> bool:
 
 
 def _guarded(
-    handler: const.Handler, under_way: set[asyncio.Task[Any]] | None, message_s: float
+    handler: const.Handler,
+    under_way: set[asyncio.Task[Any]] | None,
+    messages_of: "Callable[[AnyStream], _Messages]",
 ) -> const.Handler:
     """The same method with expected errors as statuses, and messages within their limits.
 
@@ -186,10 +193,11 @@ def _guarded(
     """
 
     async def call(stream: AnyStream) -> None:
-        messages = _Messages(stream, message_s)
+        messages = messages_of(stream)
         # The instance's own, so that generated handlers call them as well.
         vars(stream)["recv_message"] = messages.receive
         vars(stream)["send_message"] = messages.send
+        vars(stream._stream)["send_data"] = messages.write
         task = asyncio.current_task()
         if under_way is not None and task is not None:
             under_way.add(task)
@@ -206,8 +214,40 @@ def _guarded(
         finally:
             # They hold the stream that holds them, and collections are rare.
             del vars(stream)["recv_message"], vars(stream)["send_message"]
+            del vars(stream._stream)["send_data"]
 
     return handler._replace(func=call)
+
+
+LONG_BYTES = 64 * KIB
+"""Messages up to this size are not counted: 100 calls of a connection have 6 MiB of them."""
+
+
+class _Unfinished:
+    """Bytes of long messages, of all connections, that wait for their rest or for their reader.
+
+    grpclib makes room in its windows for whatever it has taken up, so that a hundred calls of one
+    connection may keep 400 MiB for as long as a message may take.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+
+    def add(self, size: int) -> None:
+        """So many more.
+
+        Raises:
+            Exhausted: it is too much; nothing was added.
+        """
+        if self._bytes + size > self._bytes_max:
+            what = f"{self._bytes} bytes of unfinished messages, of at most {self._bytes_max}"
+            raise Exhausted(what)
+        self._bytes += size
+
+    def remove(self, size: int) -> None:
+        """So many fewer."""
+        self._bytes -= size
 
 
 class _Messages:
@@ -220,12 +260,15 @@ class _Messages:
     Args:
         stream: the call.
         limit_s: how long a message may take.
+        unfinished: counts what is held.
     """
 
-    def __init__(self, stream: AnyStream, limit_s: float) -> None:
+    def __init__(self, stream: AnyStream, limit_s: float, unfinished: _Unfinished) -> None:
         self._stream = stream
         self._send = stream.send_message
+        self._write = stream._stream.send_data
         self._limit_s = limit_s
+        self._unfinished = unfinished
         self._read_bytes = 0
 
     async def send(self, message: Any, **options: Any) -> None:
@@ -239,6 +282,20 @@ class _Messages:
                 await self._send(message, **options)
         except TimeoutError:
             raise self._too_slow("not read") from None
+
+    async def write(self, data: bytes, end_stream: bool = False) -> None:  # grpclib's
+        """Writes a message's bytes, as the peer makes room for them.
+
+        Raises:
+            Exhausted: too much waits for its readers.
+        """
+        if len(data) <= LONG_BYTES:
+            return await self._write(data, end_stream=end_stream)
+        self._unfinished.add(len(data))
+        try:
+            await self._write(data, end_stream=end_stream)
+        finally:
+            self._unfinished.remove(len(data))
 
     async def receive(self) -> Any:
         """The next message; None at the end of a stream of requests.
@@ -261,10 +318,31 @@ class _Messages:
         if length > MESSAGE_BYTES_MAX:
             text = f"a message of {length} bytes; allowed: at most {MESSAGE_BYTES_MAX}"
             raise TooLarge([BadField("request", text)])
-        data = await self._read(length, is_urgent=True)
+        is_here = self._stream._stream.data_received >= self._read_bytes + length
+        whole = is_here or length <= LONG_BYTES
+        data = await (self._read(length, is_urgent=True) if whole else self._read_long(length))
         if len(data) < length:
             raise _cut_short()
         return self._stream._codec.decode(data, self._stream._recv_type)
+
+    async def _read_long(self, length: int) -> bytes:
+        """In pieces, to count what has come. What is only claimed costs nothing."""
+        pieces: list[bytes] = []
+        left = length
+        try:
+            async with asyncio.timeout(self._limit_s):
+                while left:
+                    piece = await self._read(min(LONG_BYTES, left), is_urgent=False)
+                    self._unfinished.add(len(piece))
+                    pieces.append(piece)
+                    left -= len(piece)
+                    if not piece:
+                        raise _cut_short()
+        except TimeoutError:
+            raise self._too_slow("not sent") from None
+        finally:
+            self._unfinished.remove(sum(map(len, pieces)))
+        return b"".join(pieces)
 
     async def _read(self, size: int, *, is_urgent: bool) -> bytes:
         """So many bytes, or none at the end of the stream."""
