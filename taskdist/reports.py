@@ -1,5 +1,6 @@
-"""What the distributor tells its clients, as values: what `client.py` returns."""
+"""What the distributor tells its clients, as values: what a `Stub` returns."""
 
+import re
 from datetime import datetime
 
 from taskdist.core.errors import Refused
@@ -246,3 +247,18 @@ class Submission:
     """The term of its leases; None: the distributor's."""
     idempotency_key: str = ""
     """Of your own: no two tasks of a queue share one, and a repeat adds nothing twice."""
+
+
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*: ")
+"""How the lines of a traceback begin that name the exception (`traceback` of Python)."""
+
+
+def gist(error: str) -> str:
+    """The line of an error or traceback that says what went wrong. The text of an exception may
+    have several lines, of which the first one has its type."""
+    lines = error.strip().split("\n")
+    frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
+    if frames:
+        after = [line for line in lines[frames[-1] + 1 :] if _EXCEPTION.match(line)]
+        return after[-1] if after else lines[-1]
+    return lines[-1]

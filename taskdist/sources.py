@@ -2,6 +2,7 @@
 else a TOML file (`--config`), else its default; and how durations, names and addresses are read.
 """
 
+import math
 import os
 import re
 import tomllib
@@ -33,7 +34,9 @@ def parse_duration_us(text: object) -> object:
         ValueError: the text is none of these, or negative.
     """
     if isinstance(text, int | float):
-        text = str(text)
+        if not 0 <= text < math.inf:
+            raise ValueError(f"{text!r} is not a duration: seconds from 0 on")
+        return round(text * SECOND_US)
     if not isinstance(text, str):
         return text
     text = text.strip()

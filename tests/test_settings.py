@@ -1,5 +1,6 @@
 """Settings: flag > environment > file > default, durations, and errors of one line that name."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,18 @@ def test_every_default_is_allowed() -> None:
         ("30", 30),
         (" 1.5 ", 1.5),
         ("0", 0),
+        (1e-5, 1e-5),
+        (90, 90),
     ],
 )
-def test_a_duration(text: str, seconds: float) -> None:
+def test_a_duration(text: str | float, seconds: float) -> None:
     assert parse_duration_us(text) == seconds * SECOND_US
+
+
+@pytest.mark.parametrize("number", [-1, -0.5, math.nan, math.inf])
+def test_a_number_that_is_no_duration(number: float) -> None:
+    with pytest.raises(ValueError, match="is not a duration: seconds from 0 on"):
+        parse_duration_us(number)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from string import Formatter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
@@ -193,12 +193,12 @@ class Command(Kind[M, bytes], Generic[M]):
                     '["sh", "-c", \'cat "$1"\', "sh", "{field}"]'
                 )
 
-    def _checked_codes(
-        self, retry_on: Collection[int], dead_on: Collection[int]
-    ) -> tuple[frozenset[int], frozenset[int]]:
+    def _checked_codes(self, retry_on: Any, dead_on: Any) -> tuple[frozenset[int], frozenset[int]]:
         for name, codes in (("retry_on", retry_on), ("dead_on", dead_on)):
+            if isinstance(codes, str) or not isinstance(codes, Collection):
+                raise self._error(f"{name} is {codes!r}; allowed: a set of exit codes, {{75}}")
             for code in codes:
-                if not 1 <= code <= EXIT_CODE_MAX:
+                if type(code) is not int or not 1 <= code <= EXIT_CODE_MAX:
                     raise self._error(f"{name}: {code!r}; allowed: 1 to {EXIT_CODE_MAX}; 0 is ok")
         both = sorted(set(retry_on) & set(dead_on))
         if both:

@@ -21,6 +21,8 @@ Out = TypeVar("Out")
 P = ParamSpec("P", default=...)
 R = TypeVarWithDefault("R", default=Any)
 
+_PACKAGE = os.path.dirname(__file__)
+
 PARAMETERS_MAX = 2
 """The input and the context."""
 
@@ -53,7 +55,10 @@ class Handler(Kind[In, Out], Generic[In, Out, P, R]):
     ) -> None:
         plain = inspect.unwrap(function)
         if not inspect.isroutine(plain):
-            raise RegistryError(f"{function!r} is no function; allowed: a function or a method")
+            what = getattr(function, "__name__", type(function).__name__)
+            raise RegistryError(
+                f"{place_of(caller())}: {what!r} is no function; allowed: a function or a method"
+            )
         self.function = function
         self.place = place_of(getattr(plain, "__code__", None))
         about = f"{self.place}: handler {plain.__name__!r}"
@@ -130,6 +135,14 @@ def place_of(where: FrameType | CodeType | None) -> str:
     return f"{code.co_filename if near.startswith('..') else near}:{line}"
 
 
+def caller() -> FrameType | None:
+    """Where somebody else's code called this package."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame
+
+
 def check_kind(name: str, about: str) -> str:
     """A kind's name.
 
@@ -148,9 +161,11 @@ def check_max_retries(max_retries: int | None, about: str) -> int | None:
     Raises:
         RegistryError: out of range.
     """
-    if max_retries is not None and not 0 <= max_retries <= MAX_RETRIES_MAX:
+    if max_retries is None:
+        return None
+    if type(max_retries) is not int or not 0 <= max_retries <= MAX_RETRIES_MAX:
         raise RegistryError(
-            f"{about}: max_retries is {max_retries}; allowed: 0 to {MAX_RETRIES_MAX}"
+            f"{about}: max_retries is {max_retries!r}; allowed: 0 to {MAX_RETRIES_MAX}"
         )
     return max_retries
 

@@ -11,9 +11,7 @@ What is wrong in it is said when its module is imported, with file and line. Cli
 module and submit what they find there: `client.submit(infer, Prompt(...))`.
 """
 
-import sys
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
-from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from pydantic import BaseModel
@@ -22,6 +20,7 @@ from taskdist.agent.command import Command, Limits
 from taskdist.agent.definition import (
     Handler,
     RegistryError,
+    caller,
     check_kind,
     check_max_retries,
     place_of,
@@ -176,7 +175,7 @@ class Registry:
         Raises:
             RegistryError: it cannot be run so; the text names file, line and reason.
         """
-        place = place_of(_caller())
+        place = place_of(caller())
         about = f"{place}: command {name!r}"
         made = Command(
             check_kind(name, about),
@@ -227,7 +226,3 @@ class Registry:
                 f"{made.place}: the kind {made.name!r} is already at {first}; give one another name"
             )
         self._runs[made.name] = made
-
-
-def _caller() -> FrameType:
-    return sys._getframe(2)

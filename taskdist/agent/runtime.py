@@ -34,7 +34,7 @@ from taskdist.core.errors import (
     Unsupported,
 )
 from taskdist.limits import SECOND_US
-from taskdist.reports import Remarks, Report, Work
+from taskdist.reports import Remarks, Report, Work, gist
 from taskdist.settings import AgentSettings
 from taskdist.signals import Signals
 
@@ -368,8 +368,7 @@ class Agent:
         if report.error:
             if self._idleness is not None:
                 self._idleness.failed(work.task_id)
-            last_line = report.error.strip().rsplit("\n", 1)[-1]
-            log.info("task failed", **self._names(work), message=message, error=last_line)
+            log.info("task failed", **self._names(work), message=message, error=gist(report.error))
         else:
             log.info("task succeeded", **self._names(work), message=message)
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from taskdist.cli import exits, lines
 from taskdist.cli.bars import Counting
-from taskdist.cli.output import json_line, last_line, seconds
+from taskdist.cli.output import json_line, seconds
 from taskdist.cli.verbs import check_server
 from taskdist.cli.waiting import ended_dict
 from taskdist.client.async_client import AsyncClient
@@ -18,7 +18,7 @@ from taskdist.client.saying import check
 from taskdist.core.errors import Refused, TaskNotFound, Unavailable
 from taskdist.core.task import TaskState
 from taskdist.limits import SUBMIT_TASKS_MAX
-from taskdist.reports import Submission, Submitted, TaskReport
+from taskdist.reports import Submission, Submitted, TaskReport, gist
 
 WATCHED_MAX = 500
 """A distributor serves 10,000 watches in all; each is a call that stays open."""
@@ -174,7 +174,7 @@ class _Ends:
         if self._json:
             self._counting.give(json_line(ended_dict(task)))
         elif task.state is not TaskState.SUCCEEDED:
-            why = f": {last_line(task.error)}" if task.error else ""
+            why = f": {gist(task.error)}" if task.error else ""
             self._counting.note(f"{task.task_id} {task.state}{why}")
         failed = self._ended[TaskState.DEAD]
         cancelled = self._ended[TaskState.CANCELLED]

@@ -10,7 +10,7 @@ from taskdist.cli import output, verbs
 from taskdist.client import Stub
 from taskdist.core.errors import Damaged, PreconditionFailed, TaskNotFound
 from taskdist.core.task import TaskState
-from taskdist.reports import Selection, TaskReport
+from taskdist.reports import Selection, TaskReport, gist
 from taskdist.settings import SettingsError
 
 GETS_AT_ONCE = 16
@@ -57,7 +57,7 @@ def _row(task: TaskReport) -> tuple[str, ...]:
         task.queue,
         str(task.attempt),
         f"{output.ago(died)} ago" if sys.stdout.isatty() else died.isoformat(),
-        output.last_line(task.error),
+        gist(task.error),
     )
 
 

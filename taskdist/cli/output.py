@@ -192,10 +192,5 @@ def pause(backoff: RetryPause) -> str:
     return words
 
 
-def last_line(error: str) -> str:
-    """The line of an error or traceback that says what went wrong."""
-    return error.strip().rsplit("\n", 1)[-1]
-
-
 def _iso(when: datetime | None) -> str | None:
     return None if when is None else when.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -13,7 +13,7 @@ from taskdist.client import Stub
 from taskdist.client.inputs import Schemas, check
 from taskdist.core.errors import BadField, InvalidFields, TaskNotFound
 from taskdist.limits import ID_ENDING_LENGTH_MIN
-from taskdist.reports import PastAttempt, TaskReport
+from taskdist.reports import PastAttempt, TaskReport, gist
 from taskdist.settings import SettingsError, check_address
 
 T = TypeVar("T")
@@ -192,7 +192,7 @@ def _facts(task: TaskReport) -> list[tuple[str, str]]:
         ("ready", _due(task.due_at) if task.due_at else ""),
         ("deadline", task.deadline.isoformat() if task.deadline else ""),
         ("finished", task.finished_at.isoformat() if task.finished_at else "-"),
-        ("error", output.last_line(task.error) or "-"),
+        ("error", gist(task.error) or "-"),
         ("result", f"{len(task.result)} bytes" if task.result else "-"),
     ]
     return [(name, value) for name, value in facts if value]
@@ -210,7 +210,7 @@ def _attempt_row(attempt: PastAttempt) -> tuple[str, ...]:
         attempt.started_at.isoformat(),
         output.seconds(round(took_s, 3)),
         attempt.outcome,
-        output.last_line(attempt.error),
+        gist(attempt.error),
     )
 
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
@@ -20,6 +21,7 @@ from taskdist.client.patience import Pauses, patiently
 from taskdist.client.places import moved, placed
 from taskdist.client.stub import Stub
 from taskdist.core.errors import (
+    BadField,
     Exhausted,
     InvalidFields,
     PreconditionFailed,
@@ -165,7 +167,8 @@ class AsyncClient:
             InvalidInput, InvalidFields: as `submit` does.
         """
         kind = _kind(kind)
-        return submission(kind.name, await self._encoded(kind, value, options), options)
+        said = submission(kind.name, options)
+        return replace(said, data=await self._encoded(kind, value, options))
 
     async def submit_in_commits(
         self, submissions: Sequence[Submission]
@@ -205,14 +208,14 @@ class AsyncClient:
     async def as_completed(
         self, handles: Iterable[Handle[Out]], timeout: Duration | None = None
     ) -> AsyncGenerator[Handle[Out]]:
-        """These tasks, each as soon as it is finished, however it ended.
+        """These tasks, each once, as soon as it is finished, however it ended.
 
         Raises:
             WaitTimeout: some are not finished in time; they go on.
             NotFound: one was forgotten after its retention.
         """
         timeout_s = None if timeout is None else seconds_of("timeout", timeout)
-        waiting = {asyncio.ensure_future(_finished(handle)) for handle in handles}
+        waiting = {asyncio.ensure_future(_finished(handle)) for handle in dict.fromkeys(handles)}
         loop = asyncio.get_running_loop()
         until = None if timeout_s is None else loop.time() + timeout_s
         try:
@@ -317,7 +320,7 @@ class AsyncClient:
             self._check_open()
             return await call()
 
-        return await patiently(once, self._timeout_s)
+        return await patiently(once, self.server, self._timeout_s)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -325,7 +328,11 @@ class AsyncClient:
 
 
 def _kind(kind: Kind[Any, Any] | str) -> Kind[Any, Any]:
-    return Untyped(kind) if isinstance(kind, str) else kind
+    if isinstance(kind, str):
+        return Untyped(kind)
+    if not isinstance(kind, Kind):
+        raise InvalidFields([BadField("kind", f"is {kind!r}; allowed: a handler, or its name")])
+    return kind
 
 
 async def _finished(handle: Handle[Out]) -> Handle[Out]:

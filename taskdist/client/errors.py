@@ -17,6 +17,7 @@ from taskdist.core.errors import (
     Unavailable,
 )
 from taskdist.kinds import InvalidInput, WrongResult
+from taskdist.reports import gist
 
 __all__ = [
     "AlreadyExists",
@@ -53,7 +54,7 @@ class TaskFailed(Exception):
     """
 
     def __init__(self, task_id: str, error: str) -> None:
-        why = error.strip().rsplit("\n", 1)[-1]
+        why = gist(error)
         super().__init__(f"task {task_id} is dead: {why}")
         self.task_id = task_id
         self.error = error

@@ -35,6 +35,8 @@ class Untyped(Kind[Any, bytes]):
         Raises:
             InvalidInput: it cannot be JSON.
         """
+        if not self.name:
+            raise InvalidFields([BadField("kind", "is empty; allowed: a handler, or its name")])
         if isinstance(value, bytes):
             return value
         try:

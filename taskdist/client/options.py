@@ -49,24 +49,41 @@ class Options(TypedDict, total=False):
     """A UUID of your own, with which a repeat adds nothing twice."""
 
 
-def submission(kind: str, data: bytes, options: Options) -> Submission:
-    """A task with these options. It has an id, so that it can be submitted again without harm.
+_TYPES: tuple[tuple[str, type, str], ...] = (
+    ("tier", str, "a text"),
+    ("queue", str, "a text"),
+    ("key", str, "a text"),
+    ("task_id", str, "a text"),
+    ("max_retries", int, "a whole number"),
+    ("backoff", RetryPause, "a RetryPause"),
+    ("at", datetime, "a datetime"),
+)
+"""What each must be that is no duration."""
+
+
+def submission(kind: str, options: Options) -> Submission:
+    """A task with these options, as yet without data. It has an id, so that it can be submitted again
+    without harm.
 
     Raises:
-        InvalidFields: a duration is none, or there is no such option.
+        InvalidFields: a value is of another type, or no duration, or there is no such option.
     """
     known = Options.__annotations__
-    unknown = [
+    bad = [
         BadField(name, f"not known; allowed: {', '.join(known)}")
         for name in options
         if name not in known
     ]
-    if unknown:  # Left out silently, a misspelt tier would be the default one.
-        raise InvalidFields(unknown)
+    bad += [
+        BadField(name, f"is {options.get(name)!r}; allowed: {said}")
+        for name, types, said in _TYPES
+        if options.get(name) is not None and not isinstance(options.get(name), types)
+    ]
+    if bad:  # Left out silently, a misspelt tier would be the default one.
+        raise InvalidFields(bad)
     said = Submission(
         user_tier=options.get("tier", TIER_DEFAULT),
         est_processing_time_s=seconds_of("time", options.get("time", TIME_DEFAULT_S)),
-        data=data,
         kind=kind,
         queue=options.get("queue", ""),
         task_id=options.get("task_id") or "",

@@ -33,11 +33,12 @@ class Pauses:
         self._longest_s = min(2 * self._longest_s, PAUSE_MAX_S)
 
 
-async def patiently(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+async def patiently(call: Callable[[], Awaitable[T]], server: str, timeout_s: float) -> T:
     """Calls until the distributor answers.
 
     Args:
         call: may be made again when its outcome is unknown.
+        server: host:port, to be named.
         timeout_s: how long to try.
 
     Raises:
@@ -45,7 +46,7 @@ async def patiently(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         Refused: what the call raises.
     """
     pauses = Pauses()
-    last: Refused = Unavailable(f"no answer within {timeout_s:g} s")
+    last: Refused = Unavailable(f"{server}: no answer within {timeout_s:g} s")
     try:
         async with asyncio.timeout(timeout_s):
             while True:

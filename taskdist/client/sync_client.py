@@ -71,7 +71,7 @@ class Client:
     ) -> "SyncHandle[Any]":
         """See `AsyncClient.submit`."""
         call = partial(self._client.submit, kind, value, **options)
-        return SyncHandle(self._portal.call(call), self._portal)
+        return SyncHandle(self._portal.call(call), self._portal, self)
 
     @overload
     def submit_many(
@@ -95,7 +95,7 @@ class Client:
             raise SubmittedInPart(self._mine(part.handles), part.refusal) from part.refusal
 
     def _mine(self, handles: Iterable[Handle[Any]]) -> "list[SyncHandle[Any]]":
-        return [SyncHandle(handle, self._portal) for handle in handles]
+        return [SyncHandle(handle, self._portal, self) for handle in handles]
 
     @overload
     def handle(self, task_id: str, kind: Kind[Any, Out]) -> "SyncHandle[Out]": ...
@@ -105,7 +105,7 @@ class Client:
 
     def handle(self, task_id: str, kind: Any = "") -> "SyncHandle[Any]":
         """See `AsyncClient.handle`."""
-        return SyncHandle(self._client.handle(task_id, kind), self._portal)
+        return SyncHandle(self._client.handle(task_id, kind), self._portal, self)
 
     def as_completed(
         self, handles: "Iterable[SyncHandle[Out]]", timeout: Duration | None = None
@@ -131,11 +131,13 @@ class SyncHandle(Generic[Out]):
     Args:
         awaited: the handle on the client's loop.
         portal: the way there.
+        client: kept open for as long as somebody has the handle.
     """
 
-    def __init__(self, awaited: Handle[Out], portal: BlockingPortal) -> None:
+    def __init__(self, awaited: Handle[Out], portal: BlockingPortal, client: Client) -> None:
         self.awaited = awaited
         self._portal = portal
+        self._client = client
 
     def __repr__(self) -> str:
         return repr(self.awaited)

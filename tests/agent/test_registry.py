@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -151,10 +152,16 @@ def usable(data: bytes) -> bytes:
         ({"timeout": "soon"}, "timeout: 'soon' is not a duration"),
         ({"timeout": 0}, "timeout is 0; allowed: 1 ms to 10 years"),
         ({"max_retries": -1}, "max_retries is -1; allowed: 0 to 100"),
+        ({"max_retries": "3"}, "max_retries is '3'; allowed: 0 to 100"),
     ],
 )
 def test_bad_options_of_a_handler(options: dict[str, Any], says: str) -> None:
     refused(lambda tasks: tasks.handler(**options)(usable), says)
+
+
+@pytest.mark.parametrize("what", [Prompt, partial(usable), "usable"])
+def test_what_is_no_function_is_named_with_the_place_that_makes_it_one(what: Any) -> None:
+    refused(lambda tasks: tasks.handler(what), "is no function; allowed: a function or a method")
 
 
 def test_a_handler_in_a_process_can_be_found_by_it() -> None:
@@ -190,6 +197,8 @@ def test_two_with_one_name() -> None:
         (["sh", "-c", "cat {text}"], {}, "would be run as code"),
         (["/bin/bash", "-ec", "cat {text}"], {}, "would be run as code"),
         (["cp"], {"retry_on": {0}}, "retry_on: 0; allowed: 1 to 255"),
+        (["cp"], {"retry_on": 75}, "retry_on is 75; allowed: a set of exit codes, {75}"),
+        (["cp"], {"dead_on": {"75"}}, "dead_on: '75'; allowed: 1 to 255"),
         (["cp"], {"retry_on": {1}, "dead_on": {1}}, "[1] is both in retry_on and in dead_on"),
         (["cp"], {"env": "PATH"}, "env is a list of names"),
         (["cp"], {"env": ["TASKDIST_TASK_ID"]}, "allowed: names of variables, not TASKDIST_"),

@@ -195,6 +195,20 @@ async def test_an_option_that_does_not_exist_is_named(people: People) -> None:
     assert await people.agent.fetch(agent_id="agent-1") is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("tier", 3), ("queue", 5), ("key", b"k"), ("at", "2027"), ("backoff", 5)]
+)
+async def test_an_option_of_another_type_is_named(people: People, name: str, value: Any) -> None:
+    with pytest.raises(InvalidFields, match=f"^{name}: is {value!r}; allowed: a"):
+        await people.client.submit("infer", b"", **{name: value})
+
+
+@pytest.mark.parametrize("kind", [3, None, ""])
+async def test_a_kind_that_is_none_is_named(people: People, kind: Any) -> None:
+    with pytest.raises(InvalidFields, match=r"^kind: is .*; allowed: a handler, or its name"):
+        await people.client.submit(kind, b"")
+
+
 async def test_each_option_reaches_the_distributor(people: People) -> None:
     at = datetime(2030, 1, 1, tzinfo=UTC)
     handle = await people.client.submit(

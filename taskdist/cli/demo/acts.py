@@ -11,11 +11,10 @@ from collections import Counter
 
 from taskdist.cli.demo.screen import Screen
 from taskdist.cli.demo.stage import Event, Player, Stage, Stuck
-from taskdist.cli.output import last_line
 from taskdist.client import Stub
 from taskdist.core.task import Outcome, TaskState
 from taskdist.limits import MAX_RETRIES_DEFAULT
-from taskdist.reports import TaskReport
+from taskdist.reports import TaskReport, gist
 
 LEASE_S = 3.0
 """Short, so that an agent's death is noticed soon; a restart takes less than two thirds of it."""
@@ -104,7 +103,7 @@ class _Show:
         at_most = 1 + MAX_RETRIES_DEFAULT
         dead = [report for report in reports if report.state is TaskState.DEAD]
         errors = [self._errors_logged(report.task_id, since) for report in dead]
-        kept = [[last_line(attempt.error) for attempt in report.attempts] for report in dead]
+        kept = [[gist(attempt.error) for attempt in report.attempts] for report in dead]
         ends = self._state(
             f"none ran more than {at_most} times; {', '.join(map(self._name, dead))} never "
             f"succeeded and ended dead, its {at_most} errors kept",
