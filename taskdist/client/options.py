@@ -62,8 +62,8 @@ _TYPES: tuple[tuple[str, type, str], ...] = (
 
 
 def submission(kind: str, options: Options) -> Submission:
-    """A task with these options, as yet without data. It has an id, so that it can be submitted again
-    without harm.
+    """A task with these options, as yet without data. It has an id, so that it can be submitted
+    again without harm.
 
     Raises:
         InvalidFields: a value is of another type, or no duration, or there is no such option.

@@ -1,8 +1,8 @@
 """One connection of a peer that may be anybody: what grpclib and h2 leave open is closed here.
 
-Each part names the upstream issue or the advisory that it answers. Its frames are judged in
-`frames.py`. It knows nothing of calls' contents: `transport.py` does, and makes one `PeerProtocol`
-per connection.
+Each part says what it answers, with the upstream issue or the advisory where there is one. Its
+frames are judged in `frames.py`. It knows nothing of calls' contents: `transport.py` does, and
+makes one `PeerProtocol` per connection.
 """
 
 import asyncio

@@ -63,6 +63,12 @@ def test_a_minute_of_kills_stops_and_cuts_breaks_no_promise(tmp_path: Path) -> N
     assert re.search(r"^violations +0$", run.stdout, re.MULTILINE)
     for name in ("faults", "runs", "  kill", "  stop", "  cut"):
         assert re.search(rf"^{name} +[1-9]", run.stdout, re.MULTILINE), name
+    for judged in (
+        r"^streams cut in mid-lease +[1-9]",
+        r"^order +[1-9][\d,]* leases, .* [1-9][\d,]* while others waited",
+        r"^expiry +[1-9][\d,]* lost leases, of [1-9]",
+    ):
+        assert re.search(judged, run.stdout, re.MULTILINE), run.stdout
     assert not left_running(tmp_path)
     assert not list(tmp_path.iterdir())
 
