@@ -12,7 +12,7 @@ from taskdist.core.task import TaskState
 from taskdist.reports import TaskReport
 from tests.support.processes import Processes
 
-SUBMITTERS = 8
+SUBMITTERS = 2
 ACKNOWLEDGED_BEFORE = 300
 TIERS = ("paid", "free")
 LEASE = "2s"
