@@ -9,6 +9,9 @@ from pydantic import BaseModel
 from taskdist import Registry
 from tests.support.agents import stage
 
+# Every sleep here is on the loop's virtual clock, and takes no time.
+pytestmark = pytest.mark.virtual_time
+
 
 class Prompt(BaseModel):
     text: str
