@@ -44,7 +44,6 @@ def run(main: Coroutine[Any, Any, T], event_loop: EventLoop) -> T:
 
 
 def _tune() -> None:
-    gc.collect()
-    gc.freeze()  # Modules live for ever: not to be looked at again.
+    gc.freeze()  # Modules live for ever: not to be looked at again, nor once more before this.
     gc.set_threshold(GARBAGE_NEW_MAX, GARBAGE_OLD_ROUNDS, GARBAGE_OLD_ROUNDS)
     sys.setswitchinterval(THREAD_SWITCH_S)
