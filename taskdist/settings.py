@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from taskdist.limits import (
     BUILT_IN,
+    CONNECTION_WINDOW_BYTES,
     GIB,
     KIB,
     LEASE_MAX_US,
@@ -19,6 +20,7 @@ from taskdist.limits import (
     MIB,
     RUN_TIMEOUT_MAX_US,
     SLOTS_MAX,
+    STREAM_WINDOW_BYTES,
     TIERS_MAX,
     WAIT_MAX_US,
 )
@@ -168,6 +170,13 @@ class DistributorSettings(TellingSettings):
 
     streams_per_connection_max: int = Field(100, ge=1, le=10_000)
     """Calls at once on one connection: HTTP/2's least recommended, and what grpclib expects."""
+
+    connection_window_bytes: int = Field(CONNECTION_WINDOW_BYTES, ge=64 * KIB, le=1024 * MIB)
+    """What a connection may send ahead of what is read of it (HTTP/2 flow control), all calls
+    together: sixteen that nobody reads leave it usable."""
+
+    stream_window_bytes: int = Field(STREAM_WINDOW_BYTES, ge=64 * KIB, le=1024 * MIB)
+    """Likewise one call: a megabyte of data in one go."""
 
     header_bytes_max: int = Field(16 * KIB, ge=KIB, le=64 * KIB)
     """A call's headers, compressed: what h2 decodes in a millisecond. grpc's own limit is 8 KiB."""

@@ -24,7 +24,7 @@ from taskdist.limits import (
     SECOND_US,
 )
 from taskdist.settings import check_address
-from taskdist.wire.codec import Codec
+from taskdist.wire.codec import Codec, windows
 from taskdist.wire.http2 import GatheringProtocol, keeping_alive
 from taskdist.wire.statuses import from_status
 
@@ -173,5 +173,5 @@ def channel_to(server: str) -> Channel:
         int(port),
         codec=Answers(),
         status_details_codec=ProtoStatusDetailsCodec(),
-        config=keeping_alive(CLIENT_KEEPALIVE_US, CLIENT_KEEPALIVE_TIMEOUT_US),
+        config=keeping_alive(windows(), CLIENT_KEEPALIVE_US, CLIENT_KEEPALIVE_TIMEOUT_US),
     )

@@ -29,7 +29,7 @@ from taskdist.core.errors import BadField, Exhausted, Refused, TooLarge
 from taskdist.distributor.peers import PeerProtocol
 from taskdist.limits import KIB, MESSAGE_BYTES_MAX, SECOND_US
 from taskdist.settings import DistributorSettings
-from taskdist.wire.codec import Codec
+from taskdist.wire.codec import Codec, windows
 from taskdist.wire.http2 import keeping_alive
 from taskdist.wire.statuses import to_status
 
@@ -87,7 +87,11 @@ class Server(GrpclibServer):
             codec=Codec(),
             # Given a codec, grpclib sends no error details unless told how.
             status_details_codec=ProtoStatusDetailsCodec(),
-            config=keeping_alive(settings.keepalive_us, settings.keepalive_timeout_us),
+            config=keeping_alive(
+                windows(settings.connection_window_bytes, settings.stream_window_bytes),
+                settings.keepalive_us,
+                settings.keepalive_timeout_us,
+            ),
         )
         message_s = settings.message_us / SECOND_US
         unfinished = _Unfinished(settings.unfinished_bytes_max)

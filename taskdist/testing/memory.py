@@ -20,6 +20,7 @@ from taskdist.distributor.server import Distributor
 from taskdist.distributor.transport import Server
 from taskdist.limits import CLIENT_KEEPALIVE_TIMEOUT_US, CLIENT_KEEPALIVE_US, SECOND_US
 from taskdist.settings import DistributorSettings
+from taskdist.wire.codec import windows
 from taskdist.wire.http2 import keeping_alive
 
 NOON_US = 1_750_000_000 * SECOND_US
@@ -83,7 +84,7 @@ class MemoryChannel(GatheringChannel):
 
     def __init__(self, server: Server) -> None:
         details = ProtoStatusDetailsCodec()
-        config = keeping_alive(CLIENT_KEEPALIVE_US, CLIENT_KEEPALIVE_TIMEOUT_US)
+        config = keeping_alive(windows(), CLIENT_KEEPALIVE_US, CLIENT_KEEPALIVE_TIMEOUT_US)
         super().__init__(codec=Answers(), status_details_codec=details, config=config)
         self._to = server
 

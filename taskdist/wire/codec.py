@@ -99,14 +99,15 @@ def descriptor_pool() -> DescriptorPool:
     return pool
 
 
-def windows() -> Configuration:
+def windows(
+    connection_bytes: int = CONNECTION_WINDOW_BYTES, stream_bytes: int = STREAM_WINDOW_BYTES
+) -> Configuration:
     """Flow control windows for either side.
 
-    With the defaults one stream that nobody reads blocks its whole connection.
+    With the defaults of HTTP/2 one stream that nobody reads blocks its whole connection.
     """
     return Configuration(
-        http2_connection_window_size=CONNECTION_WINDOW_BYTES,
-        http2_stream_window_size=STREAM_WINDOW_BYTES,
+        http2_connection_window_size=connection_bytes, http2_stream_window_size=stream_bytes
     )
 
 

@@ -13,7 +13,6 @@ from h2.settings import SettingCodes
 from h2.utilities import SizeLimitDict
 
 from taskdist.limits import CLOSE_MAX_US, SECOND_US
-from taskdist.wire.codec import windows
 
 PARTS_MAX = 12
 """What is gathered at most: four calls. With all calls of a long turn in one write, either side
@@ -26,17 +25,18 @@ as many as may be open at once. Each takes 120 bytes; h2's own 65,536 are 8 MiB 
 that lasts."""
 
 
-def keeping_alive(time_us: int, timeout_us: int) -> Configuration:
-    """The configuration of either side: windows, and how a peer that is gone or frozen is noticed.
+def keeping_alive(plain: Configuration, time_us: int, timeout_us: int) -> Configuration:
+    """A configuration which also says how a peer that is gone or frozen is noticed.
 
     grpclib asks its peers after two hours whether they are there, or never, and only during a call.
 
     Args:
+        plain: the same without that.
         time_us: how often it is asked.
         timeout_us: how long it has to answer.
     """
     return replace(
-        windows(),
+        plain,
         _keepalive_time=time_us / SECOND_US,
         _keepalive_timeout=timeout_us / SECOND_US,
         _keepalive_permit_without_calls=True,

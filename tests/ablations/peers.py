@@ -7,7 +7,6 @@ from taskdist.distributor import frames, transport
 from taskdist.distributor.peers import PeerProtocol, Processor
 from taskdist.distributor.service import TaskDistributorService
 from taskdist.distributor.work import _WorkStream
-from taskdist.wire.codec import windows
 from tests.ablations.patching import MANY, put
 
 
@@ -48,7 +47,7 @@ def turns() -> None:
 
 def keepalive() -> None:
     """A peer is never asked whether it is there."""
-    put(transport, "keeping_alive", lambda *times_us: windows())
+    put(transport, "keeping_alive", lambda plain, *times_us: plain)
 
 
 def connections() -> None:
