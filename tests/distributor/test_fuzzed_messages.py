@@ -135,7 +135,7 @@ async def call(channel: Channel, path: str, bodies: list[bytes]) -> Status:
     return refusal.status
 
 
-@settings(max_examples=examples(15), deadline=None, phases=PHASES)
+@settings(max_examples=examples(10), deadline=None, phases=PHASES)
 @given(chance=st.randoms(use_true_random=False))
 def test_any_value_in_any_field_of_any_request(chance: Random) -> None:
     """… and bytes that are none. Work's refusals are of its first message, which is all of it."""

@@ -12,14 +12,16 @@ from taskdist.core.task import TaskState
 from taskdist.reports import TaskReport
 from tests.support.processes import Processes
 
-SUBMITTERS = 2
+SUBMITTERS = 8
+PAUSE_S = 0.02
+"""Between two submits of one: without it there would be too many tasks to look through."""
 ACKNOWLEDGED_BEFORE = 300
 TIERS = ("paid", "free")
 LEASE = "2s"
 
 
 class Load:
-    """Clients that submit without a pause; each task has an id of its own."""
+    """Clients that submit all the time; each task has an id of its own."""
 
     def __init__(self, client: Stub) -> None:
         self._client = client
@@ -38,6 +40,7 @@ class Load:
                 data=task_id.encode(),
             )
             self.acknowledged.append(task_id)
+            await asyncio.sleep(PAUSE_S)
             async with self._more:
                 self._more.notify_all()
 

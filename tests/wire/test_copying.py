@@ -77,7 +77,7 @@ def plain_messages(draw: st.DrawFn, cls: type[Any]) -> Any:
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
 def test_prints_and_reads_as_betterproto_does(cls: type[Any]) -> None:
-    @settings(max_examples=examples(15), deadline=None)
+    @settings(max_examples=examples(8), deadline=None)
     @given(plain_messages(cls), st.sampled_from([b"", b"\xf8\x3f\x07", b"\xfa\x3f\x02hi"]))
     def check(plain: Any, unknown: bytes) -> None:
         theirs = bytes(plain) + unknown  # fields 1023, which the contract does not have
@@ -95,7 +95,7 @@ def test_prints_and_reads_as_betterproto_does(cls: type[Any]) -> None:
 
 @pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
 def test_make_and_fields_are_the_constructor_and_the_attributes(cls: type[Any]) -> None:
-    @settings(max_examples=examples(15), deadline=None)
+    @settings(max_examples=examples(8), deadline=None)
     @given(plain_messages(cls))
     def check(plain: Any) -> None:
         values = {
