@@ -81,7 +81,7 @@ class Kind(Generic[In, Out]):
             return self._output.dump_json(self._output.validate_python(value, strict=True))
         except (ValidationError, ValueError, TypeError) as error:
             expected = getattr(self.output_type, "__name__", self.output_type)
-            why = f": {error}" if str(error) else ""
+            why = f": {_reasons(error)}" if str(error) else ""
             raise WrongResult(
                 f"{self.name} returned {type(value).__name__}; allowed: {expected}{why}"
             ) from None
@@ -98,7 +98,9 @@ class Kind(Generic[In, Out]):
             return self._output.validate_json(result)
         except ValidationError as error:
             expected = getattr(self.output_type, "__name__", self.output_type)
-            raise WrongResult(f"a result of {self.name} is no {expected}: {error}") from None
+            raise WrongResult(
+                f"a result of {self.name} is no {expected}: {_reasons(error)}"
+            ) from None
 
     @cached_property
     def input_schema(self) -> dict[str, Any] | None:
@@ -138,3 +140,11 @@ def _raw(value: object) -> bytes:
     if not isinstance(value, bytes):
         raise InvalidInput([BadField(INPUT_FIELD, f"is {type(value).__name__}; allowed: bytes")])
     return value
+
+
+def _reasons(error: Exception) -> str:
+    """In one line; pydantic's own text has many, and a link at its end."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    faults = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors())
+    return "; ".join(f"{place}: {what}" if place else what for place, what in faults)

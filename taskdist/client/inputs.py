@@ -92,6 +92,8 @@ def check(data: bytes, schemas: Sequence[str]) -> None:
     """
     if not schemas or "" in schemas:
         return
+    if not data:
+        raise InvalidInput([BadField(INPUT_FIELD, "is empty; its kind takes JSON")])
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
