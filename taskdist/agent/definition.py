@@ -21,7 +21,7 @@ Out = TypeVar("Out")
 P = ParamSpec("P", default=...)
 R = TypeVarWithDefault("R", default=Any)
 
-_PACKAGE = os.path.dirname(__file__)
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
 
 PARAMETERS_MAX = 2
 """The input and the context."""

@@ -40,6 +40,11 @@ all that ends meanwhile: neither side waits for the other, and the busier they a
 one commit."""
 
 
+UNHEARD_MAX = 1_000
+"""Messages with remarks of which is not known whether they were heard. A distributor says so at
+once, and flow control stops the agent long before; with one that does not know how to say it, they
+must not take more and more memory."""
+
 TELL_PAUSE_S = 0.1
 """How long what a run says waits for more of it: nobody reads faster. An outcome takes it along."""
 
@@ -154,7 +159,7 @@ class Streaming:
         """Outcomes without a verdict, by lease."""
         self._unsent: list[Report] = []
         self._untold = Untold()
-        self._unheard: deque[list[Remarks]] = deque()
+        self._unheard: deque[list[Remarks]] = deque(maxlen=UNHEARD_MAX)
         """What was said on this stream, message by message, and may not have arrived."""
         self._may_tell = False
         """Whether what is untold has waited for long enough."""

@@ -109,12 +109,14 @@ def _bad_fields(value: Any, schema: Any) -> list[BadField]:
     It is an agent's. Its patterns may be of another language (pydantic's are Rust's), and what it
     refers to is never fetched: what cannot be checked here the agent will check.
     """
-    from jsonschema import Draft202012Validator  # a quarter of a second, for those who need it
+    # A quarter of a second, for those who need it.
+    from jsonschema import Draft202012Validator, ValidationError
     from referencing import Registry
 
-    bad: list[BadField] = []
-    with suppress(Exception):
-        for error in Draft202012Validator(schema, registry=Registry()).iter_errors(value):
-            field = ".".join((INPUT_FIELD, *map(str, error.absolute_path)))
-            bad.append(BadField(field, error.message))
-    return bad
+    errors: list[ValidationError] = []
+    with suppress(Exception):  # Of any kind: it is somebody else's schema that raises them.
+        errors.extend(Draft202012Validator(schema, registry=Registry()).iter_errors(value))
+    return [
+        BadField(".".join((INPUT_FIELD, *map(str, error.absolute_path))), error.message)
+        for error in errors
+    ]
