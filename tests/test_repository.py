@@ -130,7 +130,7 @@ def test_only_convert_and_the_client_touch_messages() -> None:
         or re.search(r"from taskdist\.wire import .*messages", path.read_text())
     }
     # The service names the messages in its methods' types, and reads or builds none.
-    speakers = {"distributor/service.py", "distributor/operations.py", "distributor/work.py"}
+    speakers = {"distributor/service.py", "distributor/operations.py", "distributor/work_stream.py"}
     clients = {
         f"client/{name}.py"
         for name in ("agent_verbs", "inspecting", "reading", "saying", "stub", "work")

@@ -6,7 +6,7 @@ from typing import Any
 from taskdist.distributor import frames, transport
 from taskdist.distributor.peers import PeerProtocol, Processor
 from taskdist.distributor.service import TaskDistributorService
-from taskdist.distributor.work import _WorkStream
+from taskdist.distributor.work_stream import WorkStream
 from tests.ablations.patching import MANY, put
 
 
@@ -17,12 +17,12 @@ def unwritten_leases() -> None:
 
 def lost_leases() -> None:
     """A stream whose agent lets a lease run out goes on."""
-    put(_WorkStream, "cut_off", lambda stream: None)
+    put(WorkStream, "cut_off", lambda stream: None)
 
 
 def goodbye() -> None:
     """Who says goodbye gets leases as before."""
-    put(_WorkStream, "_take_no_more", lambda stream: None)
+    put(WorkStream, "_take_no_more", lambda stream: None)
 
 
 def cancelled_calls() -> None:
