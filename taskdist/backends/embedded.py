@@ -42,6 +42,9 @@ A = TypeVar("A")
 
 POLICY = "strict"
 
+SLOW_DISK_FACTOR = 2
+"""How many times the rows of a usual batch one may have while a sync takes as long as they do."""
+
 REQUEST_BYTES = 512
 """What a request weighs besides its data."""
 
@@ -66,6 +69,7 @@ class EmbeddedBackend:
         self._runner = runner or ThreadRunner("writer")
         self._inbox = _Inbox(settings)
         self._checkpoints = _Checkpoints(settings)
+        self._is_disk_slow = False
         self._failure: BaseException | None = None
         self._closing = False
         self._ending = False
@@ -186,6 +190,9 @@ class EmbeddedBackend:
                 future.set_result(request.answer)
         if batch.changes and self._failure is None:
             self._listener.changed(batch.changes)
+        if batch.is_disk_slow != self._is_disk_slow:
+            self._is_disk_slow = batch.is_disk_slow
+            self._listener.paced(batch.is_disk_slow)
 
     def _take_back(self, answer: Any) -> None:
         """Nobody is left to hear of the leases in this answer."""
@@ -227,6 +234,7 @@ class EmbeddedBackend:
                 self._writer.load_some()
             batch = self._writer.step(requests)
             self._inbox.deferred_bytes = self._writer.deferred_bytes
+            self._inbox.is_disk_slow = batch.is_disk_slow
             if batch.answered or batch.changes:
                 self._loop.call_soon_threadsafe(self._speak, batch)
             self._checkpoints.after(batch, self._writer)
@@ -255,6 +263,7 @@ class _Inbox:
         self._bytes = 0
         self.deferred_bytes = 0
         """Of requests that were taken and that the writer cannot decide yet."""
+        self.is_disk_slow = False
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -276,12 +285,13 @@ class _Inbox:
         """The oldest requests, as many as one batch may have."""
         taken: list[Request] = []
         weight = rows = 0
+        rows_max = self._settings.batch_rows_max * (SLOW_DISK_FACTOR if self.is_disk_slow else 1)
         with self._lock:
             while self._requests:
                 weight += self._requests[0].data_bytes
                 rows += self._requests[0].rows
                 is_full = weight > self._settings.batch_bytes_max
-                if taken and (is_full or rows > self._settings.batch_rows_max):
+                if taken and (is_full or rows > rows_max):
                     break
                 taken.append(self._requests.popleft())
                 self._bytes -= taken[-1].data_bytes

@@ -328,7 +328,7 @@ class Journal:
             self.flush()
             self.save_clocks(clocks)
             try:
-                self.connection.execute("COMMIT")
+                self.log.commit()
             except apsw.IOError as error:
                 raise _named(error) from None
 

@@ -19,6 +19,9 @@ class Listener(Protocol):
     def changed(self, changes: Sequence[Change]) -> None:
         """These changes are durable. In the order in which they were made."""
 
+    def paced(self, is_disk_slow: bool) -> None:
+        """The disk has become slow, and what waits for it should come together; or fast again."""
+
     def failed(self, error: BaseException) -> None:
         """The backend has stopped for good: `StoreFailed`, or a bug."""
 

@@ -38,6 +38,8 @@ class Batch:
     changes: list[Change] = field(default_factory=list)
     moment: Moment = field(default_factory=lambda: Moment(0, 0, 0))
     rows: int = 0
+    is_disk_slow: bool = False
+    """Whether more should share a commit from now on."""
 
 
 GROWING = commands.Submit | commands.Take | commands.Redrive | commands.Note

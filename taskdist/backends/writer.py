@@ -101,6 +101,7 @@ class Writer:
         except apsw.FullError:
             batch = self._run_alone([*requests, *self._batch.answered])
         self._in_hand = []
+        batch.is_disk_slow = self._journal.log.is_slow
         return batch
 
     def next_due_us(self) -> int:

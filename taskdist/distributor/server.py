@@ -96,6 +96,10 @@ class Distributor:
             if after is not None and (change.attempt or after.state is TaskState.DEAD):
                 _log_end(after, change.attempt)
 
+    def paced(self, is_disk_slow: bool) -> None:
+        """Lets more outcomes of an agent share a commit while each takes long."""
+        self._streams.paced(is_disk_slow)
+
     def failed(self, error: BaseException) -> None:
         """The store is gone: the process has to end."""
         self._status.set(False)

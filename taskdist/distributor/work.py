@@ -37,6 +37,7 @@ class WorkStreams:
         self._roster = roster
         self._by_session: dict[str, WorkStream] = {}
         self._stopping = False
+        self._is_disk_slow = False
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Follows the leases of the open streams."""
@@ -58,6 +59,12 @@ class WorkStreams:
                 stream.lease_ended(before.lease_id, revoked=revoked)
                 if attempt is not None and attempt.outcome is Outcome.LOST:
                     stream.cut_off()
+
+    def paced(self, is_disk_slow: bool) -> None:
+        """Lets streams hear ahead while the disk is slow."""
+        self._is_disk_slow = is_disk_slow
+        for stream in self._by_session.values():
+            stream.hears_ahead = is_disk_slow
 
     def stop(self) -> None:
         """Asks all agents to go, and those that still come: the distributor stops."""
@@ -83,6 +90,7 @@ class WorkStreams:
             await older.end()
         allowed = self._roster.allowed
         work = WorkStream(self._backend, self._take_back, allowed, stream, hello)
+        work.hears_ahead = self._is_disk_slow
         self._by_session[hello.session] = work
         if self._stopping:
             work.drain()

@@ -6,7 +6,7 @@ import pytest
 
 from taskdist.client import Stub
 from taskdist.distributor.server import Distributor
-from taskdist.limits import DATA_BYTES_MAX, MESSAGE_BYTES_MAX, OUTCOMES_MAX, OUTCOMES_TOGETHER
+from taskdist.limits import DATA_BYTES_MAX, MESSAGE_BYTES_MAX, OUTCOMES_MAX
 from taskdist.reports import Submission
 from taskdist.wire import messages as wire
 from tests.distributor.story import NO_TASK, submit
@@ -66,7 +66,7 @@ async def test_p7_a_message_has_no_more_verdicts_and_revocations_than_allowed(
             await work.say(outcomes=outcomes(OUTCOMES_MAX))
         heard = await work.all()
     assert sum(len(message.verdicts) for message in heard) == 3 * OUTCOMES_MAX
-    assert max(len(message.verdicts) for message in heard) == OUTCOMES_TOGETHER
+    assert max(len(message.verdicts) for message in heard) <= OUTCOMES_MAX
     revoked = [lease_id for message in heard for lease_id in message.revoked_lease_ids]
     assert revoked == list(gone)
     assert max(len(message.revoked_lease_ids) for message in heard) == OUTCOMES_MAX

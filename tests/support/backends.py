@@ -184,6 +184,7 @@ class Hearer:
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.failure: BaseException | None = None
+        self.is_disk_slow = False
         self.when_changed: Callable[[], object] = lambda: None
         """Called after each `changed`."""
 
@@ -191,6 +192,10 @@ class Hearer:
         """Remembers the changes."""
         self.changes += changes
         self.when_changed()
+
+    def paced(self, is_disk_slow: bool) -> None:
+        """Remembers how the disk is."""
+        self.is_disk_slow = is_disk_slow
 
     def failed(self, error: BaseException) -> None:
         """Remembers the failure."""
