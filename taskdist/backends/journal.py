@@ -13,6 +13,7 @@ import apsw
 
 from taskdist.backends import entry_rows, statements
 from taskdist.backends.clock import Clocks
+from taskdist.backends.identities import Identities
 from taskdist.backends.log import Log
 from taskdist.backends.reserve import Reserve
 from taskdist.backends.rows import (
@@ -29,7 +30,6 @@ from taskdist.backends.rows import (
     decode_attempt,
     decode_lease,
     decode_task,
-    id_blob,
     is_plain,
     lease_row,
     read_result,
@@ -46,7 +46,7 @@ from taskdist.backends.store_file import (
     resolved,
     unlock,
 )
-from taskdist.backends.unwritten import Unwritten
+from taskdist.backends.unwritten import Unwritten, in_steps
 from taskdist.core.commands import Change
 from taskdist.core.entries import Kept
 from taskdist.core.errors import StoreHasNoRoom
@@ -97,11 +97,7 @@ class Journal:
             raise
         self._savepoint = _Savepoint.NONE
         self._unwritten = Unwritten()
-        self._unwritten_tasks: dict[str, Task | None] = {}
-        """The tasks that they belong to, by id; None for one that is gone."""
-        self._unwritten_keys: dict[tuple[str, str], Task] = {}
-        """The new ones among them that have an idempotency key, by queue and key."""
-        self._is_any_gone = False
+        self.identities = Identities(self.connection)
         self._entries = entry_rows.Entries(self.connection)
         self.log = Log(self.connection)
 
@@ -130,47 +126,17 @@ class Journal:
         row = self.connection.execute(f"SELECT {columns} FROM store", (NUMBER_MAX,)).get
         return Clocks(*row)
 
-    def task_by_id(self, task_id: str) -> Task | None:
-        """The task of this id; its lease, if it has one, is with those that know the live ones."""
-        # Without a flush: each task of a batch is looked for before it is added.
-        if task_id in self._unwritten_tasks:
-            return self._unwritten_tasks[task_id]
-        query = SELECT_TASK + "FROM task WHERE id = ?"
-        for row in readable(self.connection, query, (id_blob(task_id),)):
-            return decode_task(row)
-        return None
-
-    def task_by_key(self, queue: str, key: str) -> Task | None:
-        """The task of this queue with this idempotency key, likewise."""
-        if (queue, key) in self._unwritten_keys:
-            return self._unwritten_keys[queue, key]
-        query = SELECT_TASK + "FROM task WHERE queue = ? AND idempotency_key = ?"
-        for row in readable(self.connection, query, (queue, key)):
-            task = decode_task(row)
-            # One that is gone in this same transaction has given its key back.
-            return self._unwritten_tasks.get(task.id, task)
-        return None
-
     def tasks_with_data(self, sequences: Sequence[int]) -> Iterator[tuple[Task, bytes] | BadRow]:
         """The task of each of these rows, and its data; or why it cannot be had."""
         self.flush()
         self._begin()  # They are about to change, and outside of it each row is locked for itself.
-        wanted = ((number,) for number in sequences)
-        rows = self.connection.executemany(statements.SELECT_WANTED, wanted)
-        try:
-            for sequence, read in zip(sequences, each(rows), strict=False):
-                *row, data, sum_ = read or (sequence, *[None] * (len(TASK_COLUMNS) + 1))
-                if row[0] is None:
-                    yield BadRow(f"task row {sequence}: it, or its data, is missing or damaged")
-                    continue
-                try:
-                    found = decode_task(tuple(row)), checked(sequence, data, sum_, "data")
-                except BadRow as reason:
-                    yield reason
-                else:
-                    yield found
-        finally:
-            rows.close(True)  # Whoever has enough of them leaves the rest unread.
+        for some in in_steps(sequences):
+            rows = self.connection.execute(statements.SELECT_WANTED[len(some)], some)
+            try:
+                for sequence, read in zip(some, each(rows), strict=False):
+                    yield _with_data(sequence, read)
+            finally:
+                rows.close(True)  # Whoever has enough of them leaves the rest unread.
 
     def attempt(self, sequence: int, lease_id: str, agent_id: str) -> Attempt | None:
         """The attempt under this lease; without a lease_id the last one of this agent."""
@@ -187,7 +153,7 @@ class Journal:
     def entries(self, task: Task) -> list[Kept]:
         """What is kept of a task's progress and log lines."""
         # Those of others may wait to be written with more of them.
-        if task.id in self._unwritten_tasks:
+        if self.identities.is_unwritten(task.id):
             self.flush()
         return entry_rows.kept_of(self.connection, task.sequence)
 
@@ -257,10 +223,10 @@ class Journal:
             How many rows it has.
         """
         before, after = change.before, change.after
+        if self.identities.may_clash(change):
+            self.flush()
         if after is None:
-            return self._forget(before)
-        if after.id in self._unwritten_tasks or (before is None and self._is_any_gone):
-            self.flush()  # Also before a new one, which may have the id or key of one that is gone.
+            return self._forget(change)
         rows = 0
         write = self._unwritten.add
         if before is None:
@@ -272,8 +238,6 @@ class Journal:
             rows += write(
                 statements.INSERT_DATA, (after.sequence, data, checksum(after.sequence, data))
             )
-            if after.idempotency_key is not None:
-                self._unwritten_keys[after.queue, after.idempotency_key] = after
         elif before.state is not after.state:  # All but a heartbeat, which the journal lets pass.
             if before.due_at_us or after.due_at_us or before.deadline_us != after.deadline_us:
                 rows += write(statements.UPDATE_TIMES, updated_times_row(after))
@@ -296,19 +260,17 @@ class Journal:
             rows += self._entries.save(change, after.sequence, self._unwritten)
         if rows:
             self._begin()
-            self._unwritten_tasks[after.id] = after
+            self.identities.add(change)
         return rows
 
-    def _forget(self, task: Task | None) -> int:
+    def _forget(self, change: Change) -> int:
+        task = change.before
         assert task is not None
-        if task.id in self._unwritten_tasks:
-            self.flush()
         self._begin()
         for statement in statements.FORGOTTEN:
             self._unwritten.add(statement, (task.sequence,))
         self._entries.forget(task.sequence, self._unwritten)
-        self._unwritten_tasks[task.id] = None
-        self._is_any_gone = True
+        self.identities.add(change)
         return len(statements.FORGOTTEN)
 
     def flush(self) -> None:
@@ -320,7 +282,7 @@ class Journal:
             self._unwritten.write(self.connection)
         except apsw.IOError as error:
             raise _named(error) from None
-        self._written()
+        self.identities.written()
 
     def commit(self, clocks: Clocks) -> None:
         """Makes what was saved durable, with the clocks. Nothing to do if nothing was saved."""
@@ -379,17 +341,22 @@ class Journal:
 
     def _forget_unwritten(self) -> None:
         self._unwritten.forget()
-        self._written()
-
-    def _written(self) -> None:
-        self._unwritten_tasks.clear()
-        self._unwritten_keys.clear()
-        self._is_any_gone = False
+        self.identities.written()
 
     def _unlock(self) -> None:
         if self._owner_lock is not None:
             unlock(self._owner_lock)
             self._owner_lock = None
+
+
+def _with_data(sequence: int, read: tuple[Any, ...] | None) -> tuple[Task, bytes] | BadRow:
+    *row, data, sum_ = read or (sequence, *[None] * (len(TASK_COLUMNS) + 1))
+    if row[0] is None:
+        return BadRow(f"task row {sequence}: it, or its data, is missing or damaged")
+    try:
+        return decode_task(tuple(row)), checked(sequence, data, sum_, "data")
+    except BadRow as reason:
+        return reason
 
 
 def _named(error: apsw.Error) -> apsw.Error:

@@ -5,6 +5,7 @@ at a start. Everything else stays on disk. Not here: commits, and who waits.
 """
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from taskdist.core import commands
 from taskdist.core.commands import Command, Found, Moment
 from taskdist.core.leases import LeaseTable
 from taskdist.core.order import Lane, Ranked, sequence_of, strict_key
+from taskdist.core.queries import Query
 from taskdist.core.queue import TaskQueue
 from taskdist.core.task import Task, TaskState
 from taskdist.limits import DATA_BYTES_MAX, MESSAGE_BYTES_MAX
@@ -200,6 +202,16 @@ class Live:
                 return Found(tasks=[task for task in held if task])
         return Found()
 
+    def look_ahead(self, asked: Iterable[Command[Any] | Query[Any]]) -> None:
+        """These are to be decided next: looks for the tasks that they may repeat, all at once."""
+        ids = []
+        for one in asked:
+            for part in one.commands if isinstance(one, commands.Several) else (one,):
+                if isinstance(part, commands.Submit) and part.client_made_id:
+                    ids.append(part.task.id)
+        if ids:
+            self._journal.identities.look_ahead(ids)
+
     def _find_submit(self, asked: commands.Submit) -> Found:
         task = asked.task
         key = task.idempotency_key
@@ -281,11 +293,11 @@ class Live:
         return Found(tasks=tasks, entries=self._journal.entries(tasks[0]) if is_held else ())
 
     def _task(self, task_id: str) -> list[Task]:
-        task = self.leases.of_task(task_id) or self._journal.task_by_id(task_id)
+        task = self.leases.of_task(task_id) or self._journal.identities.by_id(task_id)
         return [task] if task else []
 
     def _task_by_key(self, queue: str, key: str) -> Task | None:
-        task = self._journal.task_by_key(queue, key)
+        task = self._journal.identities.by_key(queue, key)
         return task and (self.leases.of_task(task.id) or task)
 
     def _set_aside(self, key: bytes, asked: commands.Take, reason: BadRow) -> None:

@@ -9,7 +9,7 @@ from taskdist.backends.rows import (
     UPDATED_TIMES,
     USUAL_COLUMNS,
 )
-from taskdist.backends.unwritten import Statement, delete, insert, update
+from taskdist.backends.unwritten import ROWS_PER_STEP, Statement, delete, insert, update
 
 INSERT_PLAIN_TASK = insert("task", USUAL_COLUMNS)
 INSERT_TASK = insert("task", TASK_COLUMNS)
@@ -26,7 +26,10 @@ DELETE_ATTEMPT = Statement(
     "DELETE FROM attempt WHERE (sequence, attempt) IN (VALUES ", "(?, ?)", ")"
 )
 
-SELECT_WANTED = (
-    SELECT_TASK + ", data, checksum FROM (SELECT ? AS wanted)"
-    " LEFT JOIN task ON task.sequence = wanted LEFT JOIN data ON data.sequence = wanted"
-)
+SELECT_WANTED = {
+    count: f"{SELECT_TASK}, data, checksum FROM (VALUES {', '.join(['(?)'] * count)}) AS wanted"
+    " LEFT JOIN task ON task.sequence = wanted.column1"
+    " LEFT JOIN data ON data.sequence = wanted.column1"
+    for count in ROWS_PER_STEP
+}
+"""So many tasks with their data, in the order in which their sequences are given."""

@@ -4,19 +4,30 @@ SQLite gives the interpreter up at each step, and gets it back when the event lo
 of it. A step per row would wait for that as often as there are rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
+
+T = TypeVar("T")
 
 Row = tuple[Any, ...]
 
 ROWS_PER_STEP = (128, 16, 1)
 """The most first. Few numbers, so that all statements stay prepared; 128 rows of 16 values are far
 below the 32,766 values that SQLite allows."""
+
+
+def in_steps(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """All of them in order, each time as many as a statement takes."""
+    start = 0
+    for count in ROWS_PER_STEP:
+        while len(rows) - start >= count:
+            yield rows[start : start + count]
+            start += count
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +87,8 @@ class Unwritten:
     def write(self, connection: apsw.Connection) -> None:
         """Writes them all, and forgets them."""
         for statement, rows in self._rows.items():
-            start = 0
-            for count in ROWS_PER_STEP:
-                while len(rows) - start >= count:
-                    values = tuple(chain.from_iterable(rows[start : start + count]))
-                    connection.execute(statement.texts[count], values)
-                    start += count
+            for some in in_steps(rows):
+                connection.execute(statement.texts[len(some)], tuple(chain.from_iterable(some)))
         self._rows.clear()
 
     def forget(self) -> None:

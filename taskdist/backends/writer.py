@@ -155,6 +155,7 @@ class Writer:
         try:
             if whole:
                 self._do_what_is_due()
+            self._live.look_ahead(request.asked for request in requests)
             for request in requests:
                 self._decide(request)
             if whole:
