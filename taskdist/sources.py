@@ -80,6 +80,8 @@ def check_address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not (host and re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= PORT_MAX):
         raise ValueError(f"{text!r} is not HOST:PORT")
+    if "://" in text:
+        raise ValueError(f"{text!r} is not HOST:PORT: leave out what is before the host")
     try:
         host.encode("idna")
     except UnicodeError:

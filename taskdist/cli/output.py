@@ -18,9 +18,19 @@ from taskdist.reports import (
     TaskReport,
 )
 
+WIDE = 100
+"""Columns of a terminal on which whole ids leave room for the rest."""
+
+ID_ENDING_SHOWN = 12
+"""Digits of an id on a narrower one: 48 random bits, which stand for the task wherever an id
+does."""
+
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows for people on a terminal; for programs otherwise: tab-separated, uncut, no headers."""
+    """Rows for people on a terminal; for programs otherwise: tab-separated, uncut, no headers.
+
+    On a narrow terminal ids are shown by their endings, which `show` and the others take as well.
+    """
     if not sys.stdout.isatty():
         for row in rows:
             print("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
@@ -29,13 +39,19 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    is_narrow = console.width < WIDE
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
         # What is copied, or says how it stands, stays in one piece however narrow it gets.
         grid.add_column(header, no_wrap=header in ("ID", "STATE", "AGE", "ATTEMPT"))
     for row in rows:
-        grid.add_row(*(Text(cell, overflow="fold") for cell in row))
-    Console().print(grid)
+        cells = (
+            cell[-ID_ENDING_SHOWN:] if is_narrow and header == "ID" else cell
+            for header, cell in zip(headers, row, strict=True)
+        )
+        grid.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    console.print(grid)
 
 
 def as_json(value: Any) -> None:

@@ -19,6 +19,9 @@ from taskdist.settings import SettingsError, check_address
 T = TypeVar("T")
 
 SUBMIT_FLAGS = {
+    "user_tier": "--tier",
+    "est_processing_time": "--time",
+    "task_id": "--id",
     "timing.delay_seconds": "--delay",
     "timing.not_before": "--at",
     "timing.deadline_seconds": "--deadline",
@@ -238,10 +241,11 @@ async def whole_id(client: Stub, ending: str) -> str:
             f"ID: {ending!r} is too short; give {ID_ENDING_LENGTH_MIN} digits or more"
         )
     found = []
-    async for task in client.list_tasks(id_ending=ending):
-        found.append(task.task_id)
-        if len(found) > 1:
-            raise SettingsError(f"ID: several tasks end in {ending}: {', '.join(found)}, …")
+    with flags_named({"id_ending": "ID"}):
+        async for task in client.list_tasks(id_ending=ending):
+            found.append(task.task_id)
+            if len(found) > 1:
+                raise SettingsError(f"ID: several tasks end in {ending}: {', '.join(found)}, …")
     if not found:
         raise TaskNotFound(f"no task's id ends in {ending}")
     return found[0]

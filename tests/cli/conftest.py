@@ -39,6 +39,14 @@ class Typed(io.StringIO):
         return True
 
 
+class Terminal(io.StringIO):
+    """A stdout or stderr that somebody looks at."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
+
+
 CommandLine = Callable[..., Finished]
 
 
@@ -58,9 +66,11 @@ def taskdist(
     With `answer` its standard input is a terminal, at which somebody types that.
     """
 
-    def run(*arguments: str, stdin: bytes = b"", answer: str | None = None) -> Finished:
+    def run(
+        *arguments: str, stdin: bytes = b"", answer: str | None = None, columns: int = 200
+    ) -> Finished:
         monkeypatch.setenv("TASKDIST_SERVER", server)
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys, "argv", ["/as/python/-m/__main__.py", *arguments])
         read = io.TextIOWrapper(io.BytesIO(stdin))
         monkeypatch.setattr(sys, "stdin", read if answer is None else Typed(answer))

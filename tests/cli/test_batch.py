@@ -1,7 +1,6 @@
 """`taskdist submit --batch` against a real distributor."""
 
 import asyncio
-import io
 import json
 import sys
 import uuid
@@ -19,7 +18,7 @@ from taskdist.client.async_client import AsyncClient
 from taskdist.client.options import Options
 from taskdist.limits import DATA_BYTES_MAX, SUBMIT_TASKS_MAX
 from taskdist.reports import Work
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import CommandLine, Terminal
 from tests.support.agents import NAME, End, Network, cancels, fails, succeeds
 from tests.support.channel import distributor_channel
 
@@ -41,13 +40,6 @@ def write(tmp_path: Path) -> Write:
 
 def _text(line: object) -> str:
     return line if isinstance(line, str) else json.dumps(line)
-
-
-class Terminal(io.StringIO):
-    """A stderr that somebody looks at."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 @contextmanager

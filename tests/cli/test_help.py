@@ -76,6 +76,7 @@ def test_a_shell_can_complete_verbs_and_options(
         (["agent", "two words"], "NAME: 'two words' is not a name"),
         (["serve", "--store", "mysql:tasks"], "write sqlite:PATH or memory:"),
         (["list", "--server", "localhost"], "--server: 'localhost' is not HOST:PORT"),
+        (["list", "--server", "http://localhost:50051"], "is not HOST:PORT: leave out what"),
         (["dead", "revive"], "No such command 'revive'"),
         (["store", "backup"], "Missing argument 'FILE'"),
         (["store", "check", "nowhere.db"], "nowhere.db cannot be opened: No such file"),

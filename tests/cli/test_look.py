@@ -1,13 +1,14 @@
 """`taskdist list`, `show` and `cancel` against a real distributor."""
 
 import json
+import sys
 import uuid
 
 import pytest
 
 from taskdist.client import Stub
 from taskdist.reports import Work
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import CommandLine, Terminal
 from tests.support.agents import agent_that, fails, succeeds
 
 
@@ -29,6 +30,23 @@ def test_list_is_tab_separated_uncut_newest_first(taskdist: CommandLine) -> None
         [second, "ready", "free", "1", "simulate", "q" * 64, "0"],
         [first, "ready", "paid", "2.5", "simulate", "q" * 64, "0"],
     ]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_on_a_terminal_each_task_is_one_line_that_names_it(
+    columns: int, taskdist: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = submit(taskdist, f"looked-at-{columns}", "render-a-page", "--time", "2.5")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    taskdist("list", "--queue", f"looked-at-{columns}", columns=columns)
+    headers, line = terminal.getvalue().splitlines()
+    assert "ID" in headers.split()[0]
+    shown, *rest = line.split()
+    assert task_id.endswith(shown)
+    assert rest[:4] == ["ready", "free", "2.5s", "render-a-page"]
+    monkeypatch.undo()
+    assert taskdist("cancel", shown).code == 0
 
 
 def test_list_filters_and_stops_at_its_limit(taskdist: CommandLine) -> None:
