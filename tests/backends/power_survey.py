@@ -20,6 +20,7 @@ import apsw
 
 from taskdist.backends.clock import Clocks
 from taskdist.backends.journal import Journal
+from taskdist.backends.live import Live
 from taskdist.backends.rows import ATTEMPT_COLUMNS, LEASE_COLUMNS, TASK_COLUMNS
 from taskdist.backends.writer import Writer
 from taskdist.core.entries import Entry, EntryKind
@@ -101,11 +102,28 @@ def start(path: Path, state: State, settings: DistributorSettings) -> Found:
         if not is_ahead(opened.clocks(), rows):
             faults.append("P2: new tasks would come before old ones")
         order = [sequence_of(key) for key in writer._live.queue.first(QUEUES, (), count=256)]
+        faults += unlike(writer._live, rows, opened.clocks().served_us)
     except apsw.Error as error:
         return Found({}, [], [f"{DAMAGED}: {error}"])
     finally:
         opened.abandon()
     return Found(rows, order, faults)
+
+
+def unlike(live: Live, rows: Rows, served_us: int) -> list[str]:
+    """What is live and should not be, or not for so long, when a start has read these rows."""
+    faults = []
+    full_us = {
+        row.task[0]: served_us + row.lease[TERM] for row in rows.values() if row.lease is not None
+    }
+    expires_us = {task.sequence: task.lease.expires_us for task in live.leases if task.lease}
+    if expires_us != full_us:
+        faults.append(f"P4: leases end at {expires_us}, where a full term is {full_us}")
+    if live._scheduled != sum(row.task[STATE] == "scheduled" for row in rows.values()):
+        faults.append("P4: a scheduled task is forgotten")
+    if live._aside:
+        faults.append(f"P6: set aside, though whole: {live._aside}")
+    return faults
 
 
 def read(connection: apsw.Connection) -> tuple[Rows, list[str]]:
@@ -140,8 +158,15 @@ def read(connection: apsw.Connection) -> tuple[Rows, list[str]]:
 
 
 ENTRY_COLUMNS = "attempt, step, kind, at_us, fraction, text, place"
+FINAL = ("succeeded", "dead", "cancelled")
 STATE = TASK_COLUMNS.index("state")
 ENQUEUED_AT = TASK_COLUMNS.index("enqueued_at_us")
+COUNTS = [
+    TASK_COLUMNS.index(column)
+    for column in ("max_retries", "retry_count", "lost_count", "attempt", "finished_at_us")
+]
+TERM = 1 + LEASE_COLUMNS.index("term_us")
+
 RANKED = [
     TASK_COLUMNS.index(column)
     for column in ("retry_count", "user_tier", "est_processing_time_us", "enqueued_at_us")
@@ -177,7 +202,23 @@ def faults_of(found: Found) -> list[str]:
         faults.append("P3: leased without a lease, or a lease of what is not leased")
     if leased & set(found.order):
         faults.append("P3: leased twice")
-    return faults
+    return faults + [f"P5: {row.task[0]} {why}" for row in rows if (why := unbounded(row))]
+
+
+def unbounded(row: Row) -> str:
+    """What a task has had more of than it may; or nothing."""
+    max_retries, retry_count, lost_count, attempt, finished_at_us = (
+        row.task[place] for place in COUNTS
+    )
+    is_final = row.task[STATE] in FINAL
+    if retry_count > max_retries + is_final or lost_count > SETTINGS["max_lost"] - (not is_final):
+        return f"is {row.task[STATE]} after {retry_count} failures and {lost_count} lost leases"
+    numbers = [tried[1] for tried in row.attempts]
+    if numbers != sorted(set(numbers)) or numbers[-1:] > [attempt]:
+        return f"has attempts {numbers}, of {attempt}"
+    if is_final != (finished_at_us is not None):
+        return f"is {row.task[STATE]}, and ended at {finished_at_us}"
+    return ""
 
 
 # --- all states of all moments ------------------------------------------------------------------

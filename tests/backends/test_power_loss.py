@@ -1,4 +1,4 @@
-"""P1, P2 and P3 after a loss of power, whatever the disk has kept of what was not synced.
+"""P1 to P6 after a loss of power, whatever the disk has kept of what was not synced.
 
 A backend lives for some minutes on a disk that records all that it is told, its database, log and
 rollback journal (`support/recording_disk.py`). Then for the moments right before and right after
@@ -44,12 +44,14 @@ async def lived(scratch: Path, seed: int, steps: int, patch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("seed", range(examples(STORIES)))
-async def test_p1_p2_p3_a_power_loss_takes_nothing_that_was_acknowledged(
+async def test_p1_to_p6_a_power_loss_takes_nothing_that_was_acknowledged(
     scratch: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Every task that was acknowledged is there as it was, data, result, lease and attempts; the
     commit under way is there as a whole or not at all; so a final state stays and nothing is there
-    that was not submitted. The file is sound, no task is leased twice, and the order is right."""
+    that was not submitted. The file is sound, no row of it is set aside, no task is leased twice,
+    each lease has a full term, what is scheduled is known, no task was tried more often than it
+    may, and the order is right."""
     story = await lived(scratch, seed, STEPS, monkeypatch)
     survey = Survey(story, scratch / "left.db", seed).run()
     assert not survey.faults
