@@ -215,7 +215,8 @@ class DistributorSettings(TellingSettings):
     """Requests that wait for the writer. At a disk's worst second this is what piles up."""
 
     batch_rows_max: int = Field(500, ge=1)
-    """Commands in one commit: some 10 ms of work, so that no reply waits long behind another."""
+    """Commands in one commit: some 10 ms of work, so that no reply waits long behind another. Twice
+    as many while a sync takes as long as that."""
 
     batch_bytes_max: int = Field(8 * MIB, ge=MIB)
     """Data in one commit, for the same reason."""
