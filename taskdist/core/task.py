@@ -46,7 +46,10 @@ class TaskState(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether nothing but an explicit redrive leads out of it."""
-        return self in (TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED)
+        return self in _FINAL
+
+
+_FINAL = frozenset((TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED))
 
 
 @members

@@ -1,5 +1,6 @@
 """P4: LeaseTable against a plain dict: which leases are due, whatever heartbeats came."""
 
+import tracemalloc
 from dataclasses import replace
 
 from hypothesis import settings
@@ -8,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from taskdist.core.leases import LeaseTable
 from taskdist.core.task import Task
+from taskdist.limits import MIB
 from tests.core.making import lease, leased
 from tests.support.examples import examples
 
@@ -121,3 +123,19 @@ def test_p7_as_many_end_at_once_as_may_and_the_rest_right_after() -> None:
         table.put(leased(number, held=lease(f"lease-{number}", expires_us=number)))
     assert [task.sequence for task in table.due(10, 3)] == [1, 2, 3]
     assert table.next_due_us() == 4
+
+
+def test_p7_leases_that_ended_long_before_their_time_take_no_room() -> None:
+    table = LeaseTable()
+    kept = leased(1, held=lease("lease-1", expires_us=10**12))
+    table.put(kept)
+    tracemalloc.start()
+    for number in range(2, 50_000):
+        task = leased(number, held=lease(f"lease-{number}", expires_us=10**9 + number))
+        table.put(task)
+        table.remove(task)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < MIB
+    assert table.next_due_us() is not None
+    assert table.due(10**12, 1_000) == [kept]
