@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from taskdist.client.errors import TaskCancelled, TaskFailed, WaitTimeout
 from taskdist.client.options import Duration, seconds_of
@@ -11,10 +11,22 @@ from taskdist.core.task import TaskState
 from taskdist.kinds import Kind
 from taskdist.reports import News, TaskReport
 
-if TYPE_CHECKING:
-    from taskdist.client.async_client import AsyncClient
-
 Out = TypeVar("Out")
+
+
+class AsksOfTasks(Protocol):
+    """What a handle needs of its client."""
+
+    async def get(self, task_id: str) -> TaskReport:
+        """See `AsyncClient.get`."""
+
+    async def cancel(self, task_id: str) -> None:
+        """See `AsyncClient.cancel`."""
+
+    def watch(
+        self, task_id: str, *, entries: bool = True, after: int | None = None
+    ) -> AsyncGenerator[News]:
+        """See `AsyncClient.watch`."""
 
 
 class Handle(Generic[Out]):
@@ -26,7 +38,7 @@ class Handle(Generic[Out]):
         client: asks the distributor.
     """
 
-    def __init__(self, task_id: str, kind: Kind[Any, Out], client: "AsyncClient") -> None:
+    def __init__(self, task_id: str, kind: Kind[Any, Out], client: AsksOfTasks) -> None:
         self.task_id = task_id
         self.kind = kind
         self._client = client
