@@ -1,14 +1,15 @@
 """Which task has an id or an idempotency key: in the tables, or among what is about to be written.
 
 New ones are looked for before they are added, without a flush; those of one batch together, since
-SQLite gives the interpreter up at each step.
+SQLite gives the interpreter up at each step. Most need no look: ids of UUID's version 7 begin with
+the time, and one that is beyond all that were ever added cannot be among them.
 """
 
 from collections.abc import Sequence
 
 import apsw
 
-from taskdist.backends.rows import SELECT_TASK, decode_task, id_blob
+from taskdist.backends.rows import ID_BYTES, SELECT_TASK, decode_task, id_blob, id_text
 from taskdist.backends.selecting import readable
 from taskdist.backends.unwritten import ROWS_PER_STEP, in_steps
 from taskdist.core.commands import Change
@@ -19,6 +20,10 @@ _BY_KEY = SELECT_TASK + "FROM task WHERE queue = ? AND idempotency_key = ?"
 _KNOWN = {
     count: f"SELECT id FROM task WHERE id IN ({', '.join('?' * count)})" for count in ROWS_PER_STEP
 }
+
+_HORIZON = "04000000-0000-0000-0000-000000000000"
+"""The first id of the year 2109, if they begin with the time. Those behind it do not, and the
+newest one is not sought among them: after it no other would be new."""
 
 
 class Identities:
@@ -37,6 +42,8 @@ class Identities:
         self._is_any_gone = False
         self._absent: set[str] = set()
         """Of the ids that were looked for ahead, those that are not in the tables."""
+        self._newest = _newest(connection)
+        """No id between this and the horizon is in the tables, or unwritten."""
 
     def by_id(self, task_id: str) -> Task | None:
         """The task of this id; its lease, if it has one, is with those that know the live ones."""
@@ -60,11 +67,12 @@ class Identities:
 
     def look_ahead(self, task_ids: Sequence[str]) -> None:
         """These are asked for next, one by one, and most are of no task."""
-        blobs = {id_blob(task_id): task_id for task_id in task_ids}
+        self._absent = {one for one in task_ids if self._newest < one < _HORIZON}
+        blobs = {id_blob(one): one for one in task_ids if one not in self._absent}
         for some in in_steps(tuple(blobs)):
             for (known,) in self._connection.execute(_KNOWN[len(some)], some):
                 del blobs[known]
-        self._absent = set(blobs.values())
+        self._absent.update(blobs.values())
 
     def is_unwritten(self, task_id: str) -> bool:
         """Whether rows of this task are about to be written."""
@@ -86,8 +94,11 @@ class Identities:
             self._is_any_gone = True
             return
         self._unwritten[task.id] = task
-        if change.before is None and task.idempotency_key is not None:
-            self._unwritten_keys[task.queue, task.idempotency_key] = task
+        if change.before is None:
+            if self._newest < task.id < _HORIZON:
+                self._newest = task.id
+            if task.idempotency_key is not None:
+                self._unwritten_keys[task.queue, task.idempotency_key] = task
 
     def written(self) -> None:
         """All rows are written, or forgotten."""
@@ -95,3 +106,13 @@ class Identities:
         self._unwritten.clear()
         self._unwritten_keys.clear()
         self._is_any_gone = False
+
+
+def _newest(connection: apsw.Connection) -> str:
+    """The last id before the horizon that is in the tables; empty if there is none."""
+    query = "SELECT id FROM task WHERE id >= x'' AND id < ? ORDER BY id DESC LIMIT 1"
+    found = connection.execute(query, (id_blob(_HORIZON),)).get
+    if found is None:
+        return ""
+    # A damaged one may have another length: no id begins as it does and comes behind this.
+    return id_text(found.ljust(ID_BYTES, b"\xff")[:ID_BYTES])

@@ -69,3 +69,37 @@ async def test_p1_an_id_that_comes_twice_in_a_batch_of_several_callers_is_one_ta
     assert last.task.sequence == first[0].task.sequence
     ids = sorted(task.id for task in (await rig.read(page())).tasks)
     assert ids == sorted([one, taken])
+
+
+OLD = "00000000-0000-4000-8000-000000000001"
+NEWEST = "03ffffff-ffff-7fff-bfff-fffffffffffe"
+LAST = "03ffffff-ffff-7fff-bfff-ffffffffffff"
+BEYOND = "04000000-0000-4000-8000-000000000000"
+NO_TIME = "ffffffff-ffff-4fff-bfff-ffffffffffff"
+
+
+async def test_p1_ids_of_any_age_are_known_when_they_come_again(kept: Rig) -> None:
+    """Also the newest and the last that begins with the time, and those that begin with none; also
+    after a restart."""
+    rig = kept
+    ids = [fresh_id(), OLD, NO_TIME, NEWEST, BEYOND, LAST, fresh_id()]
+    for task_id in ids:
+        await rig.submit(task_id=task_id)
+    for _ in range(2):
+        answers = placed(await rig.apply(several(*(submit(task_id=one) for one in ids))))
+        assert [answer.task.sequence for answer in answers] == list(range(1, len(ids) + 1))
+        for task_id in ids:
+            with pytest.raises(TaskIdTaken):
+                await rig.submit(task_id=task_id, data=b"other")
+        await rig.restart()
+    assert len((await rig.read(page())).tasks) == len(ids)
+
+
+async def test_p1_an_id_whose_submit_was_undone_is_new_again(rig: Rig) -> None:
+    known, undone = fresh_id(), fresh_id()
+    await rig.submit(task_id=known, data=b"x")
+    refused = submit(task_id=known, data=b"other")
+    with pytest.raises(Refused):
+        await rig.apply(several(submit(task_id=undone), refused, atomic=True))
+    assert await rig.submit(task_id=undone) == undone
+    assert {task.id for task in (await rig.read(page())).tasks} == {known, undone}
