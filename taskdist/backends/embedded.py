@@ -6,7 +6,6 @@ traffic between the event loop and those threads; `writer.py` does the work.
 """
 
 import asyncio
-import errno
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from taskdist.backends.journal import Journal
 from taskdist.backends.protocol import Listener
 from taskdist.backends.requests import Batch, Request, Withdraw
 from taskdist.backends.runner import Runner, ThreadRunner
-from taskdist.backends.store_file import open_reader
+from taskdist.backends.store_file import open_reader, refusal
 from taskdist.backends.writer import Writer
 from taskdist.core import commands
 from taskdist.core.commands import Command, Grants
@@ -31,7 +30,6 @@ from taskdist.core.errors import (
     Exhausted,
     PreconditionFailed,
     StoreFailed,
-    StoreUnusable,
     Unavailable,
 )
 from taskdist.core.inspecting import BackUpStore, CheckStore
@@ -97,8 +95,7 @@ class EmbeddedBackend:
             raise StoreFailed(f"the store {path} cannot be read: {error}") from error
         except OSError as error:
             journal.abandon()
-            trouble = StoreFailed if error.errno == errno.EIO else StoreUnusable
-            raise trouble(f"the store {path} has no reserve: {error.strerror}") from None
+            raise refusal(path, "has no reserve", error) from None
         self._runner.start(self._step)
 
     async def apply(self, command: Command[A]) -> A:

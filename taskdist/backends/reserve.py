@@ -5,21 +5,19 @@ Its bytes are random, and synced: a file system that compresses, or that gives o
 writes, would keep no room for zeros.
 """
 
-import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
+from taskdist.backends.store_file import NO_ROOM
 from taskdist.limits import SECOND_US
 
 log = structlog.get_logger()
 
 FULL_RETRY_US = SECOND_US
 """After a full disk, when it is tried again whether there is room."""
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Reserve:
@@ -82,7 +80,7 @@ class Reserve:
         except OSError as error:
             with suppress(OSError):
                 self._path.unlink()
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
             return False
         self.is_kept = True

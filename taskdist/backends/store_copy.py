@@ -11,7 +11,7 @@ import apsw
 
 from taskdist.backends.schema import SCHEMA_VERSION
 from taskdist.backends.store_check import StoreCheck
-from taskdist.backends.store_file import APPLICATION_ID, resolved
+from taskdist.backends.store_file import APPLICATION_ID, refusal, require_file, resolved
 from taskdist.core.errors import StoreFailed, StoreUnusable
 from taskdist.core.inspecting import Checked
 
@@ -68,8 +68,10 @@ def _unused(path: Path) -> Iterator[None]:
         _keep_out_distributors(path, locked)
         try:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, LOCKS_COUNT, LOCKS_FIRST)
-        except OSError:
+        except (BlockingIOError, PermissionError):  # POSIX has both for a lock that is held.
             raise StoreUnusable(f"the store {path} is in use by another program") from None
+        except OSError as error:
+            raise refusal(path, "cannot be locked", error) from None
         _refuse_log(path)
         yield
     finally:
@@ -78,12 +80,11 @@ def _unused(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
-    if path.is_dir():
-        raise StoreUnusable(f"the store {path} cannot be opened: it is a directory")
+    require_file(path)
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise StoreUnusable(f"the store {path} cannot be opened: {error.strerror}") from None
+        raise refusal(path, "cannot be opened", error) from None
 
 
 def _keep_out_distributors(path: Path, locked: list[int]) -> None:
@@ -92,11 +93,13 @@ def _keep_out_distributors(path: Path, locked: list[int]) -> None:
         locked.append(owner_lock)
         try:
             fcntl.flock(owner_lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             owner = os.read(owner_lock, 32).decode("ascii", "replace").strip() or "unknown"
             raise StoreUnusable(
                 f"the store {path} is in use by a distributor (process {owner})"
             ) from None
+        except OSError as error:
+            raise refusal(path, "cannot be locked", error) from None
 
 
 def _refuse_log(path: Path) -> None:

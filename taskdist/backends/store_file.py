@@ -7,6 +7,7 @@ on power loss (SQLite's documentation, "PRAGMA synchronous").
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ import structlog
 from taskdist.backends import schema
 from taskdist.backends.rows import NUMBER_MAX
 from taskdist.backends.schema import SCHEMA_VERSION
-from taskdist.core.errors import StoreFailed, StoreHasNoRoom, StoreUnusable
+from taskdist.core.errors import StoreFailed, StoreHasNoRoom, StoreTrouble, StoreUnusable
 
 log = structlog.get_logger()
 
@@ -34,6 +35,10 @@ PAGE_BYTES = 4096
 """SQLite's default, set all the same: the log is counted in pages."""
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a file cannot grow: the disk, a quota or a limit is full."""
+
+
 def resolved(path: Path) -> Path:
     """The file that is meant, behind all links: by another name it would have another lock.
 
@@ -44,6 +49,27 @@ def resolved(path: Path) -> Path:
         return path.resolve()
     except (RuntimeError, OSError):  # The first up to Python 3.12.
         raise StoreUnusable(f"the store {path} cannot be used: a link to itself") from None
+
+
+def require_file(path: Path) -> None:
+    """A store is a file, or not there yet. To open a pipe might wait for ever.
+
+    Raises:
+        StoreUnusable: there is something else.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # Whoever opens it says why.
+        return
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise StoreUnusable(f"the store {path} cannot be opened: it is {what}")
+
+
+def refusal(path: Path | None, what: str, error: OSError) -> StoreTrouble:
+    """What to raise for an error of the system: a disk that fails, or something for people."""
+    kind = StoreFailed if error.errno == errno.EIO else StoreUnusable
+    return kind(f"the store {path} {what}: {error.strerror}")
 
 
 def open_reader(path: Path) -> apsw.Connection:
@@ -83,31 +109,28 @@ def lock(path: Path) -> int:
         The open file; the lock lasts until it is closed, or the process ends.
 
     Raises:
-        StoreUnusable: another distributor has it, or the file cannot be made.
+        StoreUnusable: another distributor has it, it is no file, or there can be no lock.
         StoreFailed: an I/O error.
     """
-    lock_path = f"{path}.lock"
+    require_file(path)
     try:
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        kind = StoreFailed if error.errno == errno.EIO else StoreUnusable
-        raise kind(f"the store {path} cannot be used: {error.strerror}") from None
+        raise refusal(path, "cannot be used", error) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        # In this order: on a full disk the block that it has is there to be written again.
+        os.truncate(lock, os.pwrite(lock, f"{os.getpid()}\n".encode(), 0))
+    except BlockingIOError:
         owner = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
         raise StoreUnusable(
             f"the store {path} is in use by another distributor (process {owner})"
         ) from None
-    try:
-        # In this order: on a full disk the block that it has is there to be written again.
-        os.truncate(lock, os.pwrite(lock, f"{os.getpid()}\n".encode(), 0))
     except OSError as error:
-        if error.errno != errno.ENOSPC:  # Then nobody is told who has it; it is had all the same.
+        if error.errno not in NO_ROOM:  # Then nobody is told who has it; it is had all the same.
             os.close(lock)
-            kind = StoreFailed if error.errno == errno.EIO else StoreUnusable
-            raise kind(f"the store {path} cannot be used: {error.strerror}") from None
+            raise refusal(path, "cannot be locked", error) from None
     return lock
 
 
@@ -161,8 +184,7 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
         if isinstance(error, apsw.BusyError):
             raise StoreUnusable(f"the store {path} is in use by another program") from None
         if isinstance(error, OSError):
-            kind = StoreFailed if error.errno == errno.EIO else StoreUnusable
-            raise kind(f"the store {path} cannot be copied: {error.strerror}") from None
+            raise refusal(path, "cannot be copied", error) from None
         if isinstance(error, apsw.Error | UnicodeDecodeError):
             raise StoreFailed(f"the store {path} cannot be read: {error}") from error
         raise

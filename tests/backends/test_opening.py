@@ -1,5 +1,7 @@
 """A store that cannot be used is refused in one line, and left as it was."""
 
+import errno
+import fcntl
 import os
 import re
 import sqlite3
@@ -11,8 +13,9 @@ import pytest
 from taskdist.backends import store_file
 from taskdist.backends.journal import Journal
 from taskdist.backends.schema import SCHEMA_VERSION
+from taskdist.backends.store_copy import check_copy
 from taskdist.backends.store_file import APPLICATION_ID
-from taskdist.core.errors import StoreFailed, StoreUnusable
+from taskdist.core.errors import StoreFailed, StoreTrouble, StoreUnusable
 from tests.support.backends import Rig
 
 
@@ -34,11 +37,41 @@ def write(path: Path, *statements: str) -> None:
     connection.close()
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is anything of this name."""
+    return path.exists()
+
+
 async def test_a_second_owner_is_refused_and_told_who_has_it(kept: Rig) -> None:
     line = await refusal(kept.path)
     assert re.search(rf"in use by another distributor \(process {os.getpid()}\)", line)
     await kept.submit()
     assert kept.hearer.failure is None
+
+
+@pytest.mark.parametrize(
+    ("number", "trouble"),
+    [(errno.ENOLCK, StoreUnusable), (errno.EOPNOTSUPP, StoreUnusable), (errno.EIO, StoreFailed)],
+)
+async def test_a_lock_that_cannot_be_had_is_not_another_distributors(
+    kept: Rig, monkeypatch: pytest.MonkeyPatch, number: int, trouble: type[StoreTrouble]
+) -> None:
+    """A file system without locks, or a disk that fails: the line names the reason. So does that of
+    a check of the file."""
+    await kept.submit()
+    await kept.close()
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(trouble) as started:
+        await Rig(kept.settings.store).open()
+    with pytest.raises(trouble) as checked:
+        list(check_copy(kept.path))
+    for said in (started, checked):
+        line = str(said.value)
+        assert line == f"the store {kept.path} cannot be locked: {os.strerror(number)}"
 
 
 async def test_the_lock_is_free_after_the_close(kept: Rig) -> None:
@@ -119,6 +152,18 @@ async def test_a_path_that_cannot_be_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / "directory"
     directory.mkdir()
     assert "cannot be opened" in await refusal(directory)
+
+
+async def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    """A pipe would keep a start waiting for a writer; beside a device there is no place for a
+    lock."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, Path(os.devnull)):
+        assert "cannot be opened: it is not a regular file" in await refusal(path)
+        with pytest.raises(StoreUnusable, match="not a regular file"):
+            list(check_copy(path))
+        assert not is_there(Path(f"{path}.lock"))
 
 
 async def test_a_directory_that_may_not_be_written_is_refused(

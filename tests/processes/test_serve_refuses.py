@@ -41,6 +41,7 @@ REFUSED = {
     "newer store": Refused("--store sqlite:{newer}", "made by a newer taskdist"),
     "link to itself": Refused("--store sqlite:{circle}", "{circle}"),
     "directory": Refused("--store sqlite:{directory}", "cannot be opened"),
+    "device": Refused("--store sqlite:/dev/null", "not a regular file"),
 }
 
 
