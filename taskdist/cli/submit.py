@@ -133,7 +133,10 @@ def submit(
     wait: Annotated[
         bool,
         typer.Option(
-            "--wait", rich_help_panel=WAITING, help="Wait for the end and print the result."
+            "--wait",
+            rich_help_panel=WAITING,
+            help="Wait for the end and print the result: its bytes and no more, but on a terminal "
+            "a newline where it ends without.",
         ),
     ] = False,
     timeout: Annotated[

@@ -35,9 +35,9 @@ async def wait_for(
     if json:
         output.as_json(ended_dict(task))
     elif task.state is TaskState.SUCCEEDED:
-        sys.stdout.buffer.write(task.result)
-        if task.result and sys.stdout.isatty():
-            print()
+        # As it is: a redirected result is the file. A terminal's prompt wants a line of its own.
+        wants_end = sys.stdout.isatty() and task.result and not task.result.endswith(b"\n")
+        sys.stdout.buffer.write(task.result + b"\n" if wants_end else task.result)
     elif task.error:
         output.narrate(task.error.rstrip())
     ends = {TaskState.DEAD: exits.TASK_FAILED, TaskState.CANCELLED: exits.CANCELLED}

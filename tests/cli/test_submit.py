@@ -1,6 +1,7 @@
 """`taskdist submit` against a real distributor."""
 
 import json
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,31 @@ def test_wait_prints_the_result(taskdist: CommandLine, server: str) -> None:
     assert (ended.code, ended.out) == (0, b"\x00forty-two")
     # What it passes through on the way may be over before the watch begins.
     assert ended.lines[-1].split()[1] == "succeeded"
+
+
+@pytest.mark.parametrize("result", [b"a line\n", b"text", b"\x00\xff", b""])
+def test_wait_prints_the_bytes_of_the_result_and_no_more(
+    taskdist: CommandLine, server: str, result: bytes
+) -> None:
+    """`> FILE` has the result, whatever it is."""
+    with agent_that(succeeds(result), server=server, queue="bytes"):
+        assert taskdist("submit", "--queue", "bytes", "--wait").out == result
+
+
+@pytest.mark.parametrize(
+    ("result", "shown"), [(b"text", b"text\n"), (b"a line\n", b"a line\n"), (b"", b"")]
+)
+def test_wait_ends_the_line_on_a_terminal(
+    taskdist: CommandLine,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    result: bytes,
+    shown: bytes,
+) -> None:
+    """Or the prompt would stand behind the result."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with agent_that(succeeds(result), server=server, queue="terminal"):
+        assert taskdist("submit", "--queue", "terminal", "--wait").out == shown
 
 
 @pytest.mark.parametrize(
