@@ -166,7 +166,8 @@ class DistributorSettings(TellingSettings):
     """WatchTask streams open at once; each takes a few KiB."""
 
     connections_per_address_max: int = Field(20_000, ge=1)
-    """Connections from one IP address: 10,000 agents behind one gateway. Each takes some 50 KiB."""
+    """Connections from one IP address: 10,000 agents behind one gateway. Each takes some 50 KiB.
+    IPv6 addresses of one /64 count as one, since whoever has one of them has them all."""
 
     streams_per_connection_max: int = Field(100, ge=1, le=10_000)
     """Calls at once on one connection: HTTP/2's least recommended, and what grpclib expects."""

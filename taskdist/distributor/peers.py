@@ -6,6 +6,7 @@ makes one `PeerProtocol` per connection.
 """
 
 import asyncio
+import ipaddress
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -66,6 +67,24 @@ class Pieces(Buffer):
             waiting[-1] = UnackedData(data, len(data), waiting[-1].ack_size + window_bytes)
         else:
             super().add(data, window_bytes)
+
+
+NETWORK_BITS = 64
+"""Of an IPv6 address; the others anybody chooses who has one of it (RFC 4291, section 2.5.1)."""
+
+
+def counted_as(address: str) -> str:
+    """As what a peer counts that speaks from this address: as itself, with IPv6 as its network."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # Of another sort of socket.
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    network = int(parsed) >> 128 - NETWORK_BITS << 128 - NETWORK_BITS
+    return f"{ipaddress.IPv6Address(network)}/{NETWORK_BITS}"
 
 
 def _nobody_cares() -> None: ...
@@ -158,6 +177,7 @@ class PeerProtocol(GatheringProtocol):
         self._settings = settings
         self._connections = connections
         self._address = ""
+        self._counted_as = ""
         self._streams_seen = 0
         self._is_held = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -179,8 +199,9 @@ class PeerProtocol(GatheringProtocol):
         http2.incoming_buffer = self._frames
         self._count_late_data(useless)
         self._address = str((transport.get_extra_info("peername") or ("",))[0])
-        self._connections[self._address] += 1
-        if self._connections[self._address] > limits.connections_per_address_max:
+        self._counted_as = counted_as(self._address)
+        self._connections[self._counted_as] += 1
+        if self._connections[self._counted_as] > limits.connections_per_address_max:
             self._cut(f"more than {limits.connections_per_address_max} of one address")
             return
         self._later("handshake", limits.handshake_us, self._never_spoke)
@@ -230,9 +251,9 @@ class PeerProtocol(GatheringProtocol):
         """The connection is gone."""
         for timer in self._timers.values():
             timer.cancel()
-        self._connections[self._address] -= 1
-        if not self._connections[self._address]:
-            del self._connections[self._address]  # An address costs nothing once it is gone.
+        self._connections[self._counted_as] -= 1
+        if not self._connections[self._counted_as]:
+            del self._connections[self._counted_as]  # An address costs nothing once it is gone.
         # Else they would hold each other, until a collection.
         del vars(self.connection._connection)[_LATE_DATA]
         self._frames.close()

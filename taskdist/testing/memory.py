@@ -30,8 +30,8 @@ NOON_US = 1_750_000_000 * SECOND_US
 class _End(asyncio.Transport):
     """One end of a connection. Closing it is what a closed TCP connection is to either side."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__()
+    def __init__(self, protocol: asyncio.Protocol, extra: dict[str, Any] | None = None) -> None:
+        super().__init__(extra)
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
         self._closing = False
@@ -71,9 +71,10 @@ class _End(asyncio.Transport):
             self._protocol.data_received(data)
 
 
-def join(near: asyncio.Protocol, far: asyncio.Protocol) -> None:
-    """Connects two protocols with each other."""
-    near_end, far_end = _End(near), _End(far)
+def join(near: asyncio.Protocol, far: asyncio.Protocol, address: str | None = None) -> None:
+    """Connects two protocols with each other, the near one as if from this IP address."""
+    extra = {"peername": (address, 50_000)} if address else None
+    near_end, far_end = _End(near), _End(far, extra)
     near_end.peer, far_end.peer = far_end, near_end
     near.connection_made(near_end)
     far.connection_made(far_end)

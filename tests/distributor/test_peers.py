@@ -258,6 +258,34 @@ async def test_one_that_never_reads_is_cut_although_it_says_that_it_is_there() -
         await client.ping()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::1", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+    ],
+)
+async def test_an_ipv6_network_of_64_bits_counts_as_one_address(
+    one: str, other: str, *, is_same: bool
+) -> None:
+    """Whoever has one of its addresses has them all. IPv4 within IPv6 is IPv4."""
+    async with distributor_channel(limits(connections_per_address_max=2)) as (_, distributor):
+        peers = [new_peer(distributor, address=address) for address in (one, one, other)]
+        for peer in peers:
+            peer.speak()
+        await asyncio.sleep(0.001)
+        assert [peer.closed.done() for peer in peers] == [False, False, is_same]
+        for peer in peers:
+            peer.close()
+        await asyncio.sleep(0.001)
+        assert not distributor.server._connections, "an address costs nothing once it is gone"
+
+
 async def test_an_address_has_so_many_connections_and_no_more() -> None:
     async with peer_of(limits(connections_per_address_max=3)) as (peer, client, distributor):
         await client.ping()

@@ -117,9 +117,12 @@ async def peer_of(
         yield peer, client, distributor
 
 
-def new_peer(distributor: Distributor, *, window: int | None = None) -> Peer:
+def new_peer(
+    distributor: Distributor, *, window: int | None = None, address: str | None = None
+) -> Peer:
+    """One more, which has not spoken yet."""
     peer = Peer(window=window)
-    join(peer, distributor.server._protocol_factory())
+    join(peer, distributor.server._protocol_factory(), address)
     return peer
 
 
