@@ -278,10 +278,7 @@ class Journal:
         if self._unwritten and self._savepoint is _Savepoint.WANTED:
             self.connection.execute("SAVEPOINT several")
             self._savepoint = _Savepoint.MADE
-        try:
-            self._unwritten.write(self.connection)
-        except apsw.IOError as error:
-            raise _named(error) from None
+        self._unwritten.write(self.connection)
         self.identities.written()
 
     def commit(self, clocks: Clocks) -> None:
@@ -289,10 +286,7 @@ class Journal:
         if self.connection.in_transaction:
             self.flush()
             self.save_clocks(clocks)
-            try:
-                self.log.commit()
-            except apsw.IOError as error:
-                raise _named(error) from None
+            self.log.commit()
 
     def save_clocks(self, clocks: Clocks) -> None:
         """Writes the clocks into the open transaction; begins one if there is none."""
@@ -329,6 +323,12 @@ class Journal:
             self.connection.execute("RELEASE several")
         self._savepoint = _Savepoint.NONE
 
+    def full_disk(self, error: apsw.Error) -> apsw.FullError:
+        """An error of a full disk, whatever SQLite calls it; one of anything else is raised."""
+        if not is_for_want_of_room(error, self.connection):
+            raise error
+        return apsw.FullError(str(error))
+
     def make_room(self, now_us: int) -> bool:
         """On a full disk: gives the reserve up, if there is one, and begins the log anew."""
         has_given_up = self.reserve.give_up(now_us)
@@ -357,8 +357,3 @@ def _with_data(sequence: int, read: tuple[Any, ...] | None) -> tuple[Task, bytes
         return decode_task(tuple(row)), checked(sequence, data, sum_, "data")
     except BadRow as reason:
         return reason
-
-
-def _named(error: apsw.Error) -> apsw.Error:
-    """A full disk is one, whatever SQLite calls it."""
-    return apsw.FullError(str(error)) if is_for_want_of_room(error) else error

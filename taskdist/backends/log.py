@@ -5,7 +5,7 @@ import time
 
 import apsw
 
-from taskdist.backends.store_file import BUSY_TIMEOUT_MS, PAGE_BYTES
+from taskdist.backends.store_file import BUSY_TIMEOUT_MS, PAGE_BYTES, copy_log
 
 SLOW_SYNC_US = 4_000
 """A disk whose syncs take longer is slow. Below that they take less than a third of the time, since
@@ -58,12 +58,9 @@ class Log:
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
         self._connection.set_busy_timeout(0)
         try:
-            self._connection.wal_checkpoint(mode=mode)
-        except (apsw.BusyError, apsw.FullError):
-            return False
+            return copy_log(self._connection, mode)
         finally:
             self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        return True
 
     def _count(self, connection: apsw.Connection, database: str, pages: int) -> int:
         self._pages = pages

@@ -9,8 +9,8 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import apsw
 import structlog
@@ -96,10 +96,27 @@ def catch_up(path: Path, log_bytes: Callable[[], int], few_bytes: int) -> None:
         connection.pragma("synchronous", "FULL")
         for _ in range(CATCH_UP_ROUNDS):
             if log_bytes() > few_bytes:
-                with suppress(apsw.BusyError, apsw.FullError):  # The writer is at it, or will say.
-                    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                copy_log(connection, apsw.SQLITE_CHECKPOINT_PASSIVE)  # The writer may be at it.
     finally:
         connection.close()
+
+
+def copy_log(connection: apsw.Connection, mode: int) -> bool:
+    """Copies the log into the database, in one of SQLite's modes of a checkpoint.
+
+    Returns:
+        False if somebody is in the way, or there is no room: the log stays as it is.
+
+    Raises:
+        apsw.Error: the store failed.
+    """
+    try:
+        connection.wal_checkpoint(mode=mode)
+    except (apsw.BusyError, apsw.FullError, apsw.IOError) as error:
+        if isinstance(error, apsw.BusyError) or is_for_want_of_room(error, connection):
+            return False
+        raise
+    return True
 
 
 def lock(path: Path) -> int:
@@ -134,10 +151,17 @@ def lock(path: Path) -> int:
     return lock
 
 
-def is_for_want_of_room(error: BaseException) -> bool:
-    """Whether the disk is full. SQLite has another name for it where its index of the log grows."""
+def is_for_want_of_room(error: BaseException, connection: apsw.Connection) -> bool:
+    """Whether what this connection could not do is for want of room on the disk.
+
+    SQLite says so itself of a disk that is full, but not of a quota, nor where its index of the log
+    grows. Only a write counts: after a sync that failed nobody knows what is on the disk.
+    """
     if isinstance(error, apsw.IOError):
-        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
+        code = getattr(error, "extendedresult", 0)
+        if code == apsw.SQLITE_IOERR_WRITE:
+            return connection.system_errno in NO_ROOM
+        return bool(code == apsw.SQLITE_IOERR_SHMSIZE)
     return isinstance(error, apsw.FullError)
 
 
@@ -179,7 +203,7 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
             raise StoreUnusable(f"the store {path} is not a taskdist store: not SQLite") from None
         if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
             raise StoreUnusable(f"the store {path} cannot be written: {error}") from None
-        if is_for_want_of_room(error):
+        if is_for_want_of_room(error, connection):
             raise StoreHasNoRoom(f"the store {path} cannot be used: its disk is full") from None
         if isinstance(error, apsw.BusyError):
             raise StoreUnusable(f"the store {path} is in use by another program") from None
@@ -206,10 +230,11 @@ def _make(path: Path) -> None:
         raise StoreFailed(f"the store {path} is damaged: it is empty, and its log {log} is not")
 
 
-def _knows_its_clocks(connection: apsw.Connection) -> bool:
+def knows_its_clocks(connection: apsw.Connection) -> bool:
     """Whether the row of the store is whole. A damaged page may read as NULLs, or as anything."""
-    clocks = "SELECT served_us, newest_enqueued_us, last_sequence FROM store"
-    rows = connection.execute(clocks).fetchall()
+    columns = ("served_us", "newest_enqueued_us", "last_sequence")
+    numbers = (f"CASE typeof({column}) WHEN 'integer' THEN {column} END" for column in columns)
+    rows = connection.execute(f"SELECT {', '.join(numbers)} FROM store").fetchall()
     return len(rows) == 1 and all(
         isinstance(number, int) and 0 <= number <= NUMBER_MAX for number in rows[0]
     )
@@ -229,7 +254,7 @@ def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers:
         )
     if not is_new and version < 1:
         raise StoreUnusable(f"the store {path} is damaged: it does not say its version")
-    if not is_new and not _knows_its_clocks(connection):
+    if not is_new and not knows_its_clocks(connection):
         raise StoreFailed(f"the store {path} is damaged: it does not say up to where it goes")
     if path is not None and connection.readonly("main"):
         raise StoreUnusable(f"the store {path} cannot be written: it is read-only")
@@ -254,9 +279,12 @@ def _prepare(connection: apsw.Connection, path: Path | None, policy: str, tiers:
 
 def _record(connection: apsw.Connection, policy: str, tiers: str) -> None:
     """Keeps by what the order is made; says so if it was made otherwise before."""
-    before = connection.execute("SELECT policy, tiers FROM store").fetchone()
-    if before != (policy, tiers):
-        log.warning("order changed", policy=policy, tiers=tiers, before=before)
+    # As bytes, since on a damaged page they may be no text, and nothing else depends on them.
+    kept = "SELECT CAST(policy AS BLOB), CAST(tiers AS BLOB) FROM store"
+    before = cast("tuple[bytes | None, ...]", connection.execute(kept).fetchone())
+    if before != (policy.encode(), tiers.encode()):
+        was = tuple(part and part.decode(errors="replace") for part in before)
+        log.warning("order changed", policy=policy, tiers=tiers, before=was)
         connection.execute("UPDATE store SET policy = ?, tiers = ?", (policy, tiers))
 
 

@@ -130,16 +130,14 @@ class Writer:
         try:
             self._journal.save_clocks(clocks)
             self._journal.commit(clocks)
-        except apsw.FullError:
+        except apsw.Error as error:
+            self._journal.full_disk(error)
             self._journal.rollback()  # What was served since the last commit is forgotten.
         self._journal.close()
 
     def abandon(self) -> list[Request]:
-        """Closes the journal without another write, after it failed.
-
-        Returns:
-            The requests that were not answered.
-        """
+        """Closes the journal without another write, after it failed. Returns the requests that were
+        not answered."""
         self._journal.abandon()
         return self._in_hand + self._waiting.all() + self._deferred
 
@@ -172,9 +170,10 @@ class Writer:
             self._journal.commit(Clocks(served_us, newest_us, self._live.last_sequence))
             if whole and served_us >= self._full_until_us:
                 self._owed.clear()
-        except apsw.FullError:
+        except apsw.Error as error:
+            full = self._journal.full_disk(error)
             self._undo()
-            raise
+            raise full from None
         self._newest_enqueued_us = newest_us
         self._allow_for_short_leases(change.after for change in batch.changes)
         if batch.rows:

@@ -3,6 +3,7 @@
 The disk is SQLite's, with faults that the test switches on and off while the process runs.
 """
 
+import resource
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from taskdist.core.errors import Exhausted, Refused, Unavailable
 from taskdist.core.task import TaskState
 from taskdist.limits import KIB
 from taskdist.reports import Submission, Work
-from tests.support.faulty_disk import OPEN, READ, SHORT, SYNC, WRITE, Faults
+from tests.support.faulty_disk import OPEN, QUOTA, READ, SHORT, SYNC, WRITE, Faults
 from tests.support.processes import Processes, Serving, Spawned
 
 SMALL = {"TASKDIST_RESERVE_BYTES": str(512 * KIB), "TASKDIST_CHECKPOINT_BYTES": str(128 * KIB)}
@@ -67,21 +68,22 @@ def one_line(ended: Spawned) -> str:
     return line
 
 
-async def fill(client: Stub, faults: Faults) -> None:
+async def fill(client: Stub, faults: Faults, *more: str) -> None:
     """The disk becomes full, and the distributor notices."""
-    faults.fill()
+    faults.fill(0, *more)
     with pytest.raises(Exhausted):
         await client.submit_many([Submission("paid", 1, data=LARGE)] * 20)
 
 
-async def test_p6_a_full_disk(processes: Processes, faults: Faults) -> None:
+@pytest.mark.parametrize("more", [[], [QUOTA]], ids=["full", "quota"])
+async def test_p6_a_full_disk(processes: Processes, faults: Faults, more: list[str]) -> None:
     """Submits and leases are refused, outcomes accepted; a stop and a start in that condition
     change nothing; with room all goes on, and nothing acknowledged is missing."""
     serving = processes.serve(**SMALL)
     async with Stub(serving.address) as client:
         ids = await submitted(client, 30)
         works = [await taken(client) for _ in range(20)]
-        await fill(client, faults)
+        await fill(client, faults, *more)
         serving.wait_for("disk full", reserve="given up")
         for _ in range(3):
             with pytest.raises(Exhausted, match="disk"):
@@ -93,7 +95,7 @@ async def test_p6_a_full_disk(processes: Processes, faults: Faults) -> None:
     for half in (works[10:15], works[15:]):
         serving.terminate()
         assert serving.wait_end() == 0
-        faults.fill(64 * KIB)
+        faults.fill(64 * KIB, *more)
         serving = processes.serve(**SMALL)
         serving.wait_for("disk full", reserve="missing")
         async with Stub(serving.address) as client:
@@ -112,6 +114,30 @@ async def test_p6_a_full_disk(processes: Processes, faults: Faults) -> None:
         await submitted(client, 1)
 
 
+async def test_p6_a_limit_of_the_system_on_its_files(processes: Processes) -> None:
+    """The system's own refusal, of which SQLite only says that it is an I/O error."""
+    serving = processes.serve(**SMALL)
+    async with Stub(serving.address) as client:
+        ids = await submitted(client, 20)
+        works = [await taken(client) for _ in range(10)]
+        _, hard = resource.prlimit(serving.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(serving.pid, resource.RLIMIT_FSIZE, (400 * KIB, hard))
+        with pytest.raises(Exhausted):
+            await client.submit_many([Submission("paid", 1, data=LARGE)] * 20)
+        for work in works:
+            await complete(client, work)
+        with pytest.raises(Exhausted, match="disk"):
+            await submit(client)
+        resource.prlimit(serving.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        serving.wait_for("disk has room again")
+        assert [(await taken(client)).task_id for _ in range(10)] == ids[10:]
+    serving.kill()
+    serving = processes.serve(**SMALL)
+    async with Stub(serving.address) as client:
+        for work in works:
+            assert (await client.get(work.task_id)).result == b"done"
+
+
 async def refused(client: Stub) -> None:
     """Whatever is asked is refused, or goes unanswered when the process ends first."""
     for call in (submit(client), client.fetch(agent_id="tester")):
@@ -120,17 +146,22 @@ async def refused(client: Stub) -> None:
         assert isinstance(error.value, Unavailable | OSError)
 
 
-@pytest.mark.parametrize("fault", [WRITE, SYNC])
-async def test_p1_p6_a_disk_that_fails(processes: Processes, faults: Faults, fault: str) -> None:
+@pytest.mark.parametrize(
+    "found", [[WRITE], [SYNC], [SYNC, QUOTA]], ids=["write", "sync", "sync beyond a quota"]
+)
+async def test_p1_p6_a_disk_that_fails(
+    processes: Processes, faults: Faults, found: list[str]
+) -> None:
     """Nothing is acknowledged or leased any more, one line, exit 74; a restart on a sound disk
-    serves every acknowledged task."""
+    serves every acknowledged task. A sync that failed is that whatever its reason: what of the
+    batch is on the disk, nobody knows."""
     serving = processes.serve()
     async with Stub(serving.address) as client:
         ids = await submitted(client, 5)
         work = await taken(client)
         await complete(client, work)
         held = await taken(client)
-        faults.set(fault)
+        faults.set(*found)
         await refused(client)
     assert serving.wait_end() == STORE_FAILED
     assert "I/O error" in one_line(serving)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import pytest
@@ -22,12 +22,22 @@ READ, SHORT, WRITE, SYNC, OPEN = "read", "short", "write", "sync", "open"
 """Faults: an I/O error at each of these deeds, OPEN at that of the log, whose file comes and goes.
 SHORT is a read that brings half of what it should."""
 
+QUOTA = "quota"
+"""What fails does so for a quota (EDQUOT): SQLite has no name of its own for that."""
+
 _CODES = {
     READ: apsw.SQLITE_IOERR_READ,
     WRITE: apsw.SQLITE_IOERR_WRITE,
     SYNC: apsw.SQLITE_IOERR_FSYNC,
     OPEN: apsw.SQLITE_CANTOPEN,
 }
+
+
+def io_error(deed: str) -> apsw.Error:
+    """The error of SQLite's own disk when this fails."""
+    error = apsw.exception_for(_CODES[deed])
+    error.args = ("disk I/O error",)
+    return cast(apsw.Error, error)
 
 
 class Faults:
@@ -46,16 +56,24 @@ class Faults:
         new.write_text(" ".join(faults))
         new.rename(self._path)
 
-    def fill(self, room: int = 0) -> None:
-        """The disk is full, but for so many bytes."""
-        self.set(f"full={self.used() + room}")
+    def fill(self, room: int = 0, *more: str) -> None:
+        """The disk is full, but for so many bytes; QUOTA: what its owner may have of it."""
+        self.set(f"full={self.used() + room}", *more)
 
     def check(self, deed: str) -> None:
         """Raises the error that SQLite's own disk has for it, if this deed fails now."""
         if deed in self._now():
-            error = apsw.exception_for(_CODES[deed])
-            error.args = ("disk I/O error",)
-            raise error
+            raise io_error(deed)
+
+    def number(self) -> int:
+        """The system's number of what fails."""
+        return errno.EDQUOT if QUOTA in self._now() else errno.EIO
+
+    def full(self) -> apsw.Error:
+        """What SQLite's own disk says when it is full."""
+        if QUOTA in self._now():
+            return io_error(WRITE)
+        return apsw.FullError("database or disk is full")
 
     def is_short(self) -> bool:
         """Whether reads are short now."""
@@ -117,7 +135,8 @@ class _Disk(apsw.VFS):
         return _File(self._usual, name, flags, self._faults)
 
     def xGetLastError(self) -> tuple[int, str]:  # noqa: N802 # SQLite's
-        return errno.EIO, "Input/output error"
+        number = self._faults.number()
+        return number, os.strerror(number)
 
     def excepthook(self, *_: object) -> bool:
         """It is raised by what called SQLite, too."""
@@ -140,7 +159,7 @@ class _File(apsw.VFSFile):
         self._faults.check(WRITE)
         growth = offset + memoryview(data).nbytes - self.xFileSize()
         if growth > 0 and growth > self._faults.room():
-            raise apsw.FullError("database or disk is full")
+            raise self._faults.full()
         super().xWrite(data, offset)
 
     def xSync(self, flags: int) -> None:  # noqa: N802 # SQLite's
