@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from time import monotonic_ns
-from typing import Any
+from typing import Any, cast
 
 import apsw
 
 from taskdist.backends import entry_rows, rows
 from taskdist.backends.selecting import readable
+from taskdist.backends.store_file import knows_its_clocks
 from taskdist.core import soundness
 from taskdist.core.inspecting import Checked
 from taskdist.limits import ATTEMPTS_KEPT_MAX, CHECK_FAULTS_TOLD_MAX
@@ -32,10 +33,6 @@ LAST = (1 << 63) - 1
 BELONGINGS = ("data", "result", "lease", "attempt", "entry")
 """The tables with what belongs to a task."""
 
-_CLOCKS = ", ".join(
-    f"CASE typeof({column}) WHEN 'integer' THEN {column} END"
-    for column in ("last_sequence", "newest_enqueued_us")
-)
 _SELECT = (
     f"{rows.SELECT_TASK}, data.data, data.checksum, result.result, result.checksum,"
     f" {rows.SELECTED_LEASE} FROM task LEFT JOIN data USING (sequence)"
@@ -159,13 +156,12 @@ class StoreCheck:
 
     def _newest(self) -> tuple[int, int]:
         """The number and the time up to which the store goes."""
-        row = self._connection.execute(f"SELECT {_CLOCKS} FROM store").fetchone()
-        sequence, enqueued_us = row or (None, None)
-        if sequence is None or enqueued_us is None:
+        if not knows_its_clocks(self._connection):
             if self._after == FIRST:
                 self._found("store: it does not say up to where it goes")
             return LAST, LAST
-        return sequence, enqueued_us
+        clocks = "SELECT last_sequence, newest_enqueued_us FROM store"
+        return cast("tuple[int, int]", self._connection.execute(clocks).fetchone())
 
     def _check_task(self, row: tuple[Any, ...], newest: tuple[int, int]) -> int:
         """Returns how many runs it has begun."""

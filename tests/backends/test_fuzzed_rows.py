@@ -1,5 +1,6 @@
 """P6, P7: a store may hold anything in any column. It opens, or says in one line why not; what is
-bad is set aside, and everything else is served."""
+bad is set aside, and everything else is served. A check of it tells, or finds nothing, and ends.
+"""
 
 import asyncio
 import shutil
@@ -16,10 +17,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskdist.backends.schema import SCHEMA
+from taskdist.backends.store_copy import check_copy
 from taskdist.core import commands
-from taskdist.core.errors import Refused, StoreFailed, StoreUnusable
+from taskdist.core.errors import Damaged, Refused, StoreFailed, StoreUnusable
+from taskdist.core.inspecting import Checked
 from taskdist.core.queries import FollowTask, GetTask, SelectFinished
 from taskdist.core.task import Backoff, Task, TaskState
+from taskdist.limits import CHECK_FAULTS_TOLD_MAX
 from tests.support.backends import (
     Rig,
     fail,
@@ -32,6 +36,7 @@ from tests.support.backends import (
     turns,
 )
 from tests.support.examples import examples
+from tests.support.inspecting import checked
 
 FIRST_GOOD = 20
 """Rows of this sequence and above are left alone."""
@@ -167,8 +172,35 @@ def spoil(path: Path, faults: list[Spoilt]) -> None:
     connection.close()
 
 
+def findings(path: Path) -> int:
+    """How much a check of the file finds, a refusal included, each in one line; it writes none."""
+    before, found = path.read_bytes(), 1
+    try:
+        found = in_lines(list(check_copy(path)))
+    except (StoreUnusable, StoreFailed) as reason:
+        said = str(reason)
+    else:
+        said = ""
+    assert len(said.splitlines()) <= 1
+    assert path.read_bytes() == before
+    return found
+
+
+def in_lines(steps: list[Checked]) -> int:
+    """How much a check that came to its end has found."""
+    assert steps[-1].done
+    lines = [fault for step in steps for fault in step.faults]
+    assert all(len(line.splitlines()) == 1 for line in lines)
+    assert len(lines) == min(steps[-1].fault_count, CHECK_FAULTS_TOLD_MAX)
+    return steps[-1].fault_count
+
+
 async def live(path: Path) -> None:
-    """Opens the store and does everything with everything; good tasks are not disturbed."""
+    """Checks the store, opens it and does everything with everything; good tasks are not disturbed.
+
+    What a start refuses or sets aside, the check has found.
+    """
+    found = findings(path)
     rig = Rig(f"sqlite:{path}")
     try:
         await rig.open()
@@ -178,12 +210,29 @@ async def live(path: Path) -> None:
         said = ""
     if said:
         assert len(said.splitlines()) == 1
+        assert found
         return
     try:
+        assert found or await is_whole(rig)
+        in_lines(await checked(rig))
         await serve(rig)
+        in_lines(await checked(rig))
     finally:
         assert rig.hearer.failure is None, rig.hearer.failure
         await rig.close()
+
+
+async def is_whole(rig: Rig) -> bool:
+    """Whether each task that is waiting, running or over can be read, with its result."""
+    listed = (await rig.read(page(page_size=1_000))).tasks
+    if len(listed) != FIRST_GOOD + 2:
+        return False
+    try:
+        for task in listed:
+            await rig.read(GetTask(task.id))
+    except Damaged:
+        return False
+    return True
 
 
 async def serve(rig: Rig) -> None:
@@ -240,6 +289,9 @@ async def look(rig: Rig, query: Any) -> None:
 @settings(max_examples=examples(40), deadline=None)
 @given(faults=st.lists(spoilt(), min_size=1, max_size=4))
 @example([Spoilt(("task", "queue"), 2, b"-")])  # Was taken for a name, and stopped the store.
+@example([Spoilt(("task", "sequence"), 4, 0)])  # Was never loaded, and a cancel stopped the store.
+@example([Spoilt(("store", "served_us"), 1, -1)])  # Was refused at a start, and found sound.
+@example([Spoilt(("store", "tiers"), 1, b"\xff", as_text=True)])  # Was refused at each start.
 def test_p6_any_value_in_any_column(filled: Path, faults: list[Spoilt]) -> None:
     """… of any of SQLite's types, also those that the table's own would not allow."""
     with tempfile.TemporaryDirectory() as directory:
