@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from taskdist.cli.exits import STORE_FAILED
+from taskdist.cli.exits import STORE_FAILED, USAGE
 from taskdist.client import Stub
 from taskdist.core.errors import Exhausted, Refused, Unavailable
 from taskdist.core.task import TaskState
 from taskdist.limits import KIB
 from taskdist.reports import Submission, Work
-from tests.support.faulty_disk import OPEN, QUOTA, READ, SHORT, SYNC, WRITE, Faults
+from tests.support.faulty_disk import DIRECTORY, OPEN, QUOTA, READ, SHORT, SYNC, WRITE, Faults
 from tests.support.processes import Processes, Serving, Spawned
 
 SMALL = {"TASKDIST_RESERVE_BYTES": str(512 * KIB), "TASKDIST_CHECKPOINT_BYTES": str(128 * KIB)}
@@ -206,6 +206,11 @@ async def test_p6_reads_that_fail_serve_no_wrong_byte(
         await take_and_compare(client, ready)
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    """All files of the store, with what is in them."""
+    return {path.name: path.read_bytes() for path in directory.glob("tasks.db*")}
+
+
 def bytes_of(directory: Path) -> dict[str, bytes]:
     """What the files of the store are."""
     return {name: (directory / name).read_bytes() for name in ("tasks.db", "tasks.db-wal")}
@@ -227,5 +232,51 @@ async def test_p6_a_start_on_a_disk_that_fails(
     assert bytes_of(processes.directory) == before
     faults.set()
     serving = processes.serve()
+    async with Stub(serving.address) as client:
+        assert [(await taken(client)).task_id for _ in ids] == ids
+
+
+async def test_p6_a_directory_made_read_only_while_it_serves_is_no_trouble(
+    processes: Processes, faults: Faults
+) -> None:
+    """Its files are open. A stop leaves the log where it is, with nothing in it."""
+    serving = processes.serve(**SMALL)
+    async with Stub(serving.address) as client:
+        ids = await submitted(client, 3)
+        faults.set(DIRECTORY)
+        await complete(client, await taken(client))
+        ids.append(await submit(client, LARGE))
+        serving.terminate()
+        assert serving.wait_end() == 0, str(serving)
+    assert serving.texts() == []
+    assert bytes_of(processes.directory)["tasks.db-wal"] == b""
+    faults.set()
+    serving = processes.serve(**SMALL)
+    async with Stub(serving.address) as client:
+        assert [(await taken(client)).task_id for _ in ids[1:]] == ids[1:]
+        assert (await client.get(ids[0])).state is TaskState.SUCCEEDED
+
+
+async def test_p6_a_start_in_a_directory_that_is_read_only_is_refused(
+    processes: Processes, faults: Faults
+) -> None:
+    """One line, exit 2, nothing changed; and nothing is in the way once it may be written."""
+    serving = processes.serve(**SMALL)
+    async with Stub(serving.address) as client:
+        ids = await submitted(client, 3)
+    serving.terminate()
+    assert serving.wait_end() == 0
+    before = contents(processes.directory)
+    faults.set(DIRECTORY)
+    failed = processes.spawn(
+        "serve", "--listen", "127.0.0.1:0", "--store", processes.store(), **SMALL
+    )
+    assert failed.wait_end() == USAGE, str(failed)
+    assert "tasks.db cannot be written: unable to open database file" in one_line(failed)
+    after = contents(processes.directory)
+    assert after.pop("tasks.db.lock") == f"{failed.pid}\n".encode()
+    assert after == {name: data for name, data in before.items() if name != "tasks.db.lock"}
+    faults.set()
+    serving = processes.serve(**SMALL)
     async with Stub(serving.address) as client:
         assert [(await taken(client)).task_id for _ in ids] == ids

@@ -25,6 +25,9 @@ SHORT is a read that brings half of what it should."""
 QUOTA = "quota"
 """What fails does so for a quota (EDQUOT): SQLite has no name of its own for that."""
 
+DIRECTORY = "directory"
+"""The directory may not be written: no file comes or goes, those that are there stay as usable."""
+
 _CODES = {
     READ: apsw.SQLITE_IOERR_READ,
     WRITE: apsw.SQLITE_IOERR_WRITE,
@@ -65,8 +68,19 @@ class Faults:
         if deed in self._now():
             raise io_error(deed)
 
+    def is_fixed(self) -> bool:
+        """Whether no file may come or go."""
+        return DIRECTORY in self._now()
+
+    def refuse_new(self, path: str) -> None:
+        """Raises the system's error if this file is not there, and may not be made."""
+        if self.is_fixed() and not os.path.exists(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
     def number(self) -> int:
         """The system's number of what fails."""
+        if self.is_fixed():
+            return errno.EACCES
         return errno.EDQUOT if QUOTA in self._now() else errno.EIO
 
     def full(self) -> apsw.Error:
@@ -112,8 +126,22 @@ def faulty(faults: Faults) -> Iterator[None]:
     def statvfs(_: object) -> Any:
         return SimpleNamespace(f_bavail=faults.room(), f_frsize=1)
 
+    make, unlink = os.open, os.unlink
+
+    def open_or_refuse(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & os.O_CREAT:
+            faults.refuse_new(path)
+        return make(path, flags, *more, **named)
+
+    def unlink_or_refuse(path: Any, **named: Any) -> None:
+        if faults.is_fixed():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        unlink(path, **named)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "statvfs", statvfs)
+        patch.setattr(os, "open", open_or_refuse)
+        patch.setattr(os, "unlink", unlink_or_refuse)
         try:
             yield
         finally:
@@ -132,7 +160,18 @@ class _Disk(apsw.VFS):
         filename = name.filename() if isinstance(name, apsw.URIFilename) else name
         if filename and filename.endswith("-wal"):
             self._faults.check(OPEN)
+        if filename and flags[0] & apsw.SQLITE_OPEN_CREATE:
+            try:
+                self._faults.refuse_new(filename)
+            except PermissionError as error:
+                refused = apsw.exception_for(apsw.SQLITE_CANTOPEN)
+                refused.args = ("unable to open database file",)
+                raise refused from error
         return _File(self._usual, name, flags, self._faults)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802 # SQLite's
+        if not self._faults.is_fixed():  # SQLite lets such an error pass, and apsw does not.
+            super().xDelete(filename, syncdir)
 
     def xGetLastError(self) -> tuple[int, str]:  # noqa: N802 # SQLite's
         number = self._faults.number()
