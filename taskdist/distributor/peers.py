@@ -212,7 +212,7 @@ class PeerProtocol(GatheringProtocol):
         try:
             found = self.connection.feed(data)
             self.connection.flush()
-            for event in found:
+            for event in self._worth_beginning(found):
                 self.processor.process(event)
         except NoSuchStreamError as error:  # Its text is a number.
             self._cut(f"a frame for the call {error.stream_id}, which is over or never was")
@@ -227,6 +227,20 @@ class PeerProtocol(GatheringProtocol):
             self._is_held = True
             self.connection._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _worth_beginning(self, found: list[events.Event]) -> list[events.Event]:
+        """All but the begins of calls that the same turn takes back: a call that nobody waits for
+        is not worth a stream and a task, half of what it would cost."""
+        over = {event.stream_id for event in found if isinstance(event, events.StreamReset)}
+        if not over:
+            return found
+        kept = [
+            event
+            for event in found
+            if not (isinstance(event, events.RequestReceived) and event.stream_id in over)
+        ]
+        self.connection.streams_started += len(found) - len(kept)
+        return kept
 
     def _go_on(self) -> None:
         """The next turn for frames that came too many for one."""

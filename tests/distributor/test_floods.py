@@ -8,6 +8,8 @@ import pytest
 from h2.events import DataReceived
 from structlog.testing import capture_logs
 
+from taskdist.limits import CONNECTION_WINDOW_BYTES
+from taskdist.settings import DistributorSettings
 from taskdist.wire.messages import FetchTaskRequest
 from tests.support.floods import FLOODS
 from tests.support.peer import (
@@ -25,6 +27,9 @@ from tests.support.peer import (
 
 # Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
+
+
+LONG = bytes(16_000)
 
 
 # --- calls that are cancelled -----------------------------------------------------------------
@@ -47,6 +52,43 @@ async def test_cancelled_calls_leave_the_connection_working(hundreds: int) -> No
         assert not any(one.processor.streams for one in of_peer)
         # All of the window is there again: more than it in total was sent.
         assert peer.http2.outbound_flow_control_window > 15 * 2**20
+
+
+async def test_calls_that_are_taken_back_at_once_begin_nothing() -> None:
+    """A call and its end arrive together: it gets no task, and what it took is given back."""
+    async with peer_of() as (peer, _, _):
+        await asyncio.sleep(0.001)
+        before = asyncio.all_tasks()
+        for _ in range(30):
+            with peer.in_one_piece():
+                for _ in range(40):  # All in one turn, each of three frames.
+                    peer.http2.reset_stream(peer.call("SubmitTask", HALF_A_MESSAGE + LONG))
+                peer.flush()
+            for _ in range(4):
+                await asyncio.sleep(0)
+                assert asyncio.all_tasks() == before
+        await asyncio.sleep(0.001)
+        last = peer.call("Ping", EMPTY_MESSAGE, end=True)
+        await asyncio.sleep(0.001)
+        assert peer.status(last) == "0"
+        assert 30 * 40 * len(LONG) > CONNECTION_WINDOW_BYTES
+
+
+async def test_p7_cancelled_calls_end_their_connection_after_eleven_thousand() -> None:
+    """With the limits as they are, and in no time: those who drop 10,000 at once are not cut."""
+    async with peer_of() as (peer, client, _):
+        sent = 0
+        while not peer.was_told_to_go:
+            with peer.in_one_piece():
+                for _ in range(100):
+                    peer.http2.reset_stream(peer.call("Ping", HALF_A_MESSAGE))
+                peer.flush()
+            sent += 100
+            for _ in range(20):
+                await asyncio.sleep(0)
+        await asyncio.wait_for(peer.closed, 1)
+        assert 10_000 < sent <= DistributorSettings.model_fields["resets_at_once_max"].default + 200
+        await client.ping()
 
 
 # --- floods -----------------------------------------------------------------------------------

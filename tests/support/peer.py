@@ -2,8 +2,8 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -42,6 +42,7 @@ class Peer(asyncio.Protocol):
         self.closed = asyncio.get_running_loop().create_future()
         self.is_frozen = False
         self._window = window
+        self._held: bytearray | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -69,7 +70,18 @@ class Peer(asyncio.Protocol):
         self.send(self.http2.data_to_send())
 
     def send(self, data: bytes) -> None:
-        self._transport.write(data)
+        if self._held is None:
+            self._transport.write(data)
+        else:
+            self._held += data
+
+    @contextmanager
+    def in_one_piece(self) -> Iterator[None]:
+        """What is sent inside arrives all at once."""
+        self._held = held = bytearray()
+        yield
+        self._held = None
+        self.send(bytes(held))
 
     def call(
         self,
