@@ -99,7 +99,8 @@ def name_of(field: str) -> str:
 
 
 class Sourced(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Deferred, since a process reads those of one command and imports those of all.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged. An agent logs two lines a task at `info`."""
