@@ -3,7 +3,9 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -77,31 +79,57 @@ def part(module: str) -> str:
     return pieces[1] if len(pieces) > 1 else "__init__"
 
 
-def imports(path: Path) -> Iterator[str]:
-    """The modules that a file imports, also inside functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            if node.module == "taskdist":
-                yield from (f"taskdist.{alias.name}" for alias in node.names)
-            else:
-                yield node.module or ""
+class Read(NamedTuple):
+    """What is looked at of a file. It is read once, for several tests."""
+
+    imports: set[str]
+    """The modules that it imports, also inside functions."""
+    names: set[str]
+    """Every name that it defines, and its own. Those of libraries are not ours to choose."""
+    lengths: list[tuple[str, int]]
+    """Its functions, and the lines of each."""
 
 
-def names(path: Path) -> Iterator[str]:
-    """Every name that a file defines, and its own. Those of libraries are not ours to choose."""
-    yield path.stem
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            yield node.attr
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
+@cache
+def read(path: Path) -> Read:
+    """What there is to look at."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {path.stem, *(name for node in nodes for name in defined(node))}
+    imports = {module for node in nodes for module in imported(node, path)}
+    return Read(imports, names, [length for node in nodes for length in lengths(node)])
+
+
+def imported(node: ast.AST, path: Path) -> Iterator[str]:
+    """The modules, if it is an import."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{path}: relative import"
+        if node.module == "taskdist":
+            yield from (f"taskdist.{alias.name}" for alias in node.names)
+        else:
+            yield node.module or ""
+
+
+def defined(node: ast.AST) -> Iterator[str]:
+    """The name, if it defines one."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        yield node.attr
+    elif isinstance(node, ast.arg):
+        yield node.arg
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+
+
+def lengths(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """Its name and lines, if it is a function. What it says and takes is not counted: a command's
+    is its page of help."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        body = node.body[1:] if ast.get_docstring(node) else node.body
+        if body:
+            yield node.name, (node.end_lineno or 0) - body[0].lineno
 
 
 def words(name: str) -> set[str]:
@@ -112,13 +140,13 @@ def words(name: str) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_import_points_down(path: Path) -> None:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    seen = {part(module) for module in imports(path) if module.split(".")[0] == "taskdist"}
+    seen = {part(module) for module in read(path).imports if module.split(".")[0] == "taskdist"}
     assert seen - {own} <= LAYERS[own]
 
 
 def test_the_core_is_pure() -> None:
     for path in (PACKAGE / "core").glob("*.py"):
-        tops = {module.split(".")[0] for module in imports(path)}
+        tops = {module.split(".")[0] for module in read(path).imports}
         assert not tops & IMPURE, path
 
 
@@ -126,7 +154,7 @@ def test_only_convert_and_the_client_touch_messages() -> None:
     users = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
-        if "taskdist.wire.messages" in imports(path)
+        if "taskdist.wire.messages" in read(path).imports
         or re.search(r"from taskdist\.wire import .*messages", path.read_text())
     }
     # The service names the messages in its methods' types, and reads or builds none.
@@ -151,7 +179,7 @@ def test_only_the_codec_and_the_transport_know_private_parts_of_grpclib() -> Non
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_names_use_our_words(path: Path) -> None:
-    for name in names(path):
+    for name in read(path).names:
         assert not words(name) & (WORDS_ANYWHERE | WORDS_IN_NAMES), f"{path}: {name}"
 
 
@@ -167,13 +195,8 @@ def test_the_contract_and_the_documents_use_our_words() -> None:
 def test_files_and_functions_have_one_subject(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= LINES_MAX
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            # What it says and takes is not counted: a command's is its page of help.
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            if body:
-                length = (node.end_lineno or 0) - body[0].lineno
-                assert length < FUNCTION_LINES_MAX, node.name
+    for name, length in read(path).lengths:
+        assert length < FUNCTION_LINES_MAX, name
 
 
 def test_the_state_diagram_is_the_table() -> None:
@@ -186,7 +209,7 @@ def test_the_architecture_names_what_exists() -> None:
         places = [path for path in MODULES if str(path).endswith("/" + file)]
         assert places, file
         name = function.split(".")[-1]
-        assert any(name in set(names(path)) for path in places), f"{file}: {function}"
+        assert any(name in read(path).names for path in places), f"{file}: {function}"
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:

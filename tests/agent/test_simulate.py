@@ -1,6 +1,7 @@
 """The built-in kind: simulated work that can be repeated exactly (virtual time)."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,11 @@ from taskdist.settings import AgentSettings
 
 # Every sleep here is on the loop's virtual clock, and takes no time.
 pytestmark = pytest.mark.virtual_time
+
+
+@pytest.fixture(autouse=True)
+def feed() -> None:
+    """Nothing here is fed."""
 
 
 def a_work(sequence: int = 1, attempt: int = 1, est_s: float = 0) -> Work:
@@ -33,20 +39,24 @@ def a_work(sequence: int = 1, attempt: int = 1, est_s: float = 0) -> Work:
     )
 
 
-async def simulate(work: Work, **settings: float) -> bytes:
-    """Simulates this work in a fresh agent."""
-    registry = built_in(AgentSettings.model_validate(settings))
+def an_agent(**settings: float) -> Handler[Any, Any, ..., Any]:
+    """What a fresh agent with these settings runs."""
+    handler = built_in(AgentSettings.model_validate(settings))["simulate"]
+    assert isinstance(handler, Handler)
+    return handler
+
+
+async def simulate(agent: Handler[Any, Any, ..., Any], work: Work) -> bytes:
+    """Simulates this work."""
     clock = asyncio.get_running_loop().time
     ctx = Context(work, 3600, BoundedSink(AgentSettings(), lambda: None), lambda _: 30, clock)
-    handler = registry["simulate"]
-    assert isinstance(handler, Handler)
-    return await handler.run_async(ctx)
+    return await agent.run_async(ctx)
 
 
-async def fails(work: Work, *, seed: int = 0, failure_rate: float = 0.3) -> bool:
-    """Whether a simulation of this work fails, by a fresh agent."""
+async def fails(agent: Handler[Any, Any, ..., Any], work: Work) -> bool:
+    """Whether a simulation of this work fails."""
     try:
-        result = await simulate(work, seed=seed, failure_rate=failure_rate)
+        result = await simulate(agent, work)
         assert result == f"worked {work.est_processing_time_s:g} s".encode()
     except SimulatedFailure:
         return True
@@ -56,30 +66,35 @@ async def fails(work: Work, *, seed: int = 0, failure_rate: float = 0.3) -> bool
 async def test_the_same_draw_always_ends_the_same() -> None:
     """Whichever agent gets the task, and after which others."""
     draws = [(seed, a_work(n, attempt)) for seed in (0, 7) for n in range(20) for attempt in (1, 2)]
-    first = [await fails(work, seed=seed) for seed, work in draws]
-    assert [await fails(work, seed=seed) for seed, work in reversed(draws)] == first[::-1]
+    first = [await fails(an_agent(seed=seed), work) for seed, work in draws]
+    again = [await fails(an_agent(seed=seed), work) for seed, work in reversed(draws)]
+    agents = {seed: an_agent(seed=seed) for seed in (0, 7)}
+    by_one_agent = [await fails(agents[seed], work) for seed, work in draws]
+    assert again[::-1] == by_one_agent == first
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.7])
 async def test_it_fails_about_as_often_as_it_should(rate: float) -> None:
     """Over tasks, over attempts and over seeds alike."""
+    agent = an_agent(failure_rate=rate)
     for draws in (
-        [(0, a_work(sequence=n)) for n in range(2_000)],
-        [(0, a_work(attempt=n)) for n in range(2_000)],
-        [(n, a_work()) for n in range(2_000)],
+        [(agent, a_work(sequence=n)) for n in range(2_000)],
+        [(agent, a_work(attempt=n)) for n in range(2_000)],
+        [(an_agent(seed=n, failure_rate=rate), a_work()) for n in range(2_000)],
     ):
-        failed = sum([await fails(work, seed=seed, failure_rate=rate) for seed, work in draws])
+        failed = sum([await fails(agent, work) for agent, work in draws])
         assert failed / len(draws) == pytest.approx(rate, abs=0.04)
 
 
 async def test_0_never_fails_and_1_always_does() -> None:
     works = [a_work(sequence) for sequence in range(200)]
-    assert not any([await fails(work, failure_rate=0) for work in works])
-    assert all([await fails(work, failure_rate=1) for work in works])
+    never, always = an_agent(failure_rate=0), an_agent(failure_rate=1)
+    assert not any([await fails(never, work) for work in works])
+    assert all([await fails(always, work) for work in works])
 
 
 @pytest.mark.parametrize(("speed", "takes"), [(1, 90), (20, 4.5)])
 async def test_it_works_for_the_expected_time(speed: float, takes: float) -> None:
     began_at = asyncio.get_running_loop().time()
-    await simulate(a_work(est_s=90), speed=speed, failure_rate=0)
+    await simulate(an_agent(speed=speed, failure_rate=0), a_work(est_s=90))
     assert asyncio.get_running_loop().time() - began_at == pytest.approx(takes, abs=1e-3)
