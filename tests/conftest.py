@@ -37,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--deep", action="store_true", help=f"{DEEP_TIMES} times as many examples, and more"
     )
     parser.addoption(
+        "--quick", action="store_true", help="all but the long proof: what is marked as such"
+    )
+    parser.addoption(
         "--without", metavar="SAFEGUARD", help="a switch of tests/ablations/switches.py"
     )
 
@@ -44,6 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(DEEP, max_examples=DEEP_TIMES * settings().max_examples)
     if config.getoption("--deep"):
+        if config.getoption("--quick"):
+            raise pytest.UsageError("--quick and --deep: one of them")
         settings.load_profile(DEEP)
     if safeguard := config.getoption("--without"):
         from tests.ablations.switches import SWITCHES  # only now: it imports all of the product
@@ -55,11 +60,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "virtual_time: runs on a loop whose clock jumps to whatever is due next"
     )
     config.addinivalue_line("markers", "deep: needs more of the machine; only with --deep")
+    config.addinivalue_line(
+        "markers", "proof: tries the promises for long, or by chance; all but --quick has it"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--deep"):
         items[:] = [item for item in items if not item.get_closest_marker("deep")]
+    if config.getoption("--quick"):
+        items[:] = [item for item in items if not item.get_closest_marker("proof")]
     tests = Path(__file__).parent
     rank = {tests / file: number for number, file in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path, len(LONG)))

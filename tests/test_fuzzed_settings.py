@@ -13,6 +13,8 @@ from taskdist.settings import AgentSettings, DistributorSettings, SettingsError
 from taskdist.sources import Sourced, name_of
 from tests.support.examples import examples
 
+pytestmark = pytest.mark.proof
+
 PROGRAMS: list[type[Sourced]] = [DistributorSettings, AgentSettings]
 NAMES = {cls: [name_of(field) for field in cls.model_fields] for cls in PROGRAMS}
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.ablations.switches import SWITCHES
 
+pytestmark = pytest.mark.proof
+
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 600
 SWITCHES_MIN = 12

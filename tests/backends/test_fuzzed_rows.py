@@ -38,6 +38,8 @@ from tests.support.backends import (
 from tests.support.examples import examples
 from tests.support.inspecting import checked
 
+pytestmark = pytest.mark.proof
+
 FIRST_GOOD = 20
 """Rows of this sequence and above are left alone."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
@@ -24,6 +25,8 @@ from tests.backends.order_rows import SECOND_US, Wait
 from tests.backends.order_verbs import outcomes
 from tests.support.backends import copy_store
 from tests.support.examples import examples
+
+pytestmark = pytest.mark.proof
 
 TIER_LISTS = [("paid", "free"), ("free", "paid"), ("paid",), ("gold", "paid", "free")]
 

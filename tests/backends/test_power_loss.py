@@ -23,6 +23,8 @@ from tests.support.backends import Rig
 from tests.support.examples import examples
 from tests.support.recording_disk import Deed
 
+pytestmark = pytest.mark.proof
+
 STORIES = 3
 STEPS = 150
 """Lives of so many steps. In each some 7,000 states are made, which makes 20,000 and 40 s of CPU;

@@ -17,6 +17,8 @@ from taskdist.cli import app, exits, main
 from taskdist.cli.demo import acts
 from tests.support.examples import examples
 
+pytestmark = pytest.mark.proof
+
 _COMMANDS: dict[str, Any] = dict(get_group(app).commands)
 COMMANDS: dict[tuple[str, ...], Any] = {(): get_group(app)} | {
     (name, *verb): command

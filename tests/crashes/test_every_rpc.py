@@ -15,6 +15,8 @@ from tests.crashes.points import POINTS, Way
 from tests.crashes.theatre import Scene, Theatre
 from tests.support.examples import is_deep
 
+pytestmark = pytest.mark.proof
+
 READS = Way.SPEAKS | Way.READS
 DECIDES = Way.SPEAKS | Way.DECIDES
 SAVES = DECIDES | Way.SAVES

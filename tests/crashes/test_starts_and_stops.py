@@ -11,6 +11,8 @@ from tests.crashes.play import CANCELLED, DEAD, LEASED, READY, SCHEDULED, SUCCEE
 from tests.crashes.points import FIRST_STARTS, POINTS, STARTS, STOPS, Point
 from tests.crashes.theatre import NO_CHECKPOINTS, Theatre, answer
 
+pytestmark = pytest.mark.proof
+
 BY_NAME = {point.name: point for point in POINTS}
 COMMITS = [
     BY_NAME[name]

@@ -21,6 +21,8 @@ from tests.support.examples import examples
 from tests.support.hostile import Hostile
 from tests.support.peer import Peer, frame, new_peer, peer_of
 
+pytestmark = pytest.mark.proof
+
 FLAGS = [0, 0x1, 0x4, 0x5, 0x8, 0xC, 0x20, 0x25, 0xFF]
 CALLS = [
     (path.rpartition("/")[2], name) for path, name in METHODS.items() if ".TaskDistributor/" in path

@@ -30,6 +30,8 @@ from tests.support.channel import MemoryChannel, distributor_channel
 from tests.support.examples import examples
 from tests.support.hostile import Hostile
 
+pytestmark = pytest.mark.proof
+
 METHODS = {
     path: handler.request_type.__name__
     for service in (wire.TaskDistributorBase, wire.OperationsBase)
