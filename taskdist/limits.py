@@ -40,6 +40,10 @@ IDEMPOTENCY_KEY_LENGTH_MAX = 128
 OPERATED_TASKS_MAX = 500
 """Tasks that one call of an operator puts back or removes: one commit's worth."""
 
+REMOVED_BYTES_MAX = 4 * MIB
+"""Data and results that are removed in one commit, unless one task has more or they are named one
+by one: SQLite visits each of their pages, some 2 ms for each MiB, while all others wait."""
+
 ATTEMPTS_KEPT_MAX = 128
 """Attempts kept per task: all 101 failures that are possible, some lost and some handed back."""
 

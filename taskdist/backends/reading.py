@@ -113,29 +113,44 @@ def _select(query: SelectFinished, connection: apsw.Connection) -> Selected:
     if place >= len(query.states):
         return Selected((), 0, None)
     scanned = (
-        "SELECT finished_at_us, sequence, CAST(id AS BLOB) AS id, user_tier, kind, queue FROM task"
+        "SELECT finished_at_us, sequence, CAST(id AS BLOB) AS id, user_tier, kind, queue,"
+        " data_bytes FROM task"
         " WHERE finished_at_us IS NOT NULL AND state = ?"
         " AND (finished_at_us, sequence) > (?, ?) AND finished_at_us <= ?"
         f" ORDER BY finished_at_us, sequence LIMIT {PAGE_ROWS_SCANNED_MAX}"
     )
     start = (query.states[place], *after, query.finished_before_us)
     conditions, values = _same(query)
-    page: list[tuple[Any, ...]] = connection.execute(
-        f"SELECT finished_at_us, sequence, id FROM ({scanned}) {_where(conditions)}"
-        " ORDER BY finished_at_us, sequence LIMIT ?",
+    result_bytes = "(SELECT length(result) FROM result WHERE result.sequence = task.sequence)"
+    found: list[tuple[Any, ...]] = connection.execute(
+        "SELECT finished_at_us, sequence, id,"
+        f" CAST(data_bytes AS INTEGER) + ifnull({result_bytes}, 0)"
+        f" FROM ({scanned}) AS task {_where(conditions)} ORDER BY finished_at_us, sequence LIMIT ?",
         (*start, *values, query.limit or PAGE_ROWS_SCANNED_MAX),
     ).fetchall()
+    page = _light(found, query.bytes_max) if query.bytes_max else found
     next_after: tuple[int, int, int]
-    if page and len(page) == query.limit:
+    if len(page) < len(found) or (page and len(page) == query.limit):
         next_after = (place, page[-1][0], page[-1][1])
     else:
         end = f"SELECT finished_at_us, sequence FROM ({scanned}) LIMIT 1 OFFSET ?"
         last: Any = connection.execute(end, (*start, PAGE_ROWS_SCANNED_MAX - 1)).fetchone()
         next_after = (place, last[0], last[1]) if last else (place + 1, 0, 0)
     # One whose id is damaged cannot be named, and stays for people.
-    named = [id_ for *_, id_ in page if len(id_) == rows.ID_BYTES] if query.limit else []
+    named = [id_ for _, _, id_, _ in page if len(id_) == rows.ID_BYTES] if query.limit else []
     ids = tuple(map(rows.id_text, named))
     return Selected(ids, len(page), next_after if next_after[0] < len(query.states) else None)
+
+
+def _light(page: list[tuple[Any, ...]], bytes_max: int) -> list[tuple[Any, ...]]:
+    """The first of these rows, whose last column is how heavy each is: as many as weigh so much
+    together, and one at least."""
+    total = 0
+    for number, row in enumerate(page):
+        total += row[-1]
+        if number and total > bytes_max:
+            return page[:number]
+    return page
 
 
 def _decodable(page: Iterable[tuple[Any, ...]]) -> Iterator[Task]:

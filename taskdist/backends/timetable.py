@@ -16,16 +16,13 @@ from taskdist.backends.rows import TASK_COLUMNS, BadRow, decode_task
 from taskdist.core import commands
 from taskdist.core.commands import Command, Moment
 from taskdist.core.task import Task, TaskState
-from taskdist.limits import MIB
+from taskdist.limits import REMOVED_BYTES_MAX
 from taskdist.settings import DistributorSettings
 
 log = structlog.get_logger()
 
 TASKS_MAX = 250
 """Tasks of one sort in one batch: some 5 ms of work."""
-
-FORGOTTEN_BYTES_MAX = 4 * MIB
-"""Data and results that are removed in one batch: SQLite visits each of their pages."""
 
 NEVER_US = 1 << 62
 
@@ -135,7 +132,7 @@ class Timetable:
         for finished_us, task, result_bytes in self._oldest(are_dead=are_dead):
             over_us = finished_us + self._retention_us(are_dead=are_dead)
             size += task.data_bytes + result_bytes
-            is_full = len(tasks) == TASKS_MAX or (tasks and size > FORGOTTEN_BYTES_MAX)
+            is_full = len(tasks) == TASKS_MAX or (tasks and size > REMOVED_BYTES_MAX)
             # Counted anew each time: a bad row that was met meanwhile does not count.
             excess = self._excess(are_dead=are_dead)
             if is_full or (len(tasks) >= excess and over_us > moment.wall_us):

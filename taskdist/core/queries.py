@@ -134,3 +134,6 @@ class SelectFinished(Query[Selected]):
     """How many to name; 0: to count them."""
     after: tuple[int, int, int] | None
     """Of the page before: the place of its last state among `states`, finished_at_us, sequence."""
+    bytes_max: int = 0
+    """How heavy, data and results, those that are named may be together, if they are more than one;
+    0: as they like."""

@@ -11,7 +11,7 @@ from taskdist.core.lifecycle import Event, states_before
 from taskdist.core.queries import Selected, SelectFinished
 from taskdist.core.task import TaskState
 from taskdist.core.values import value
-from taskdist.limits import DELAY_MAX_US, OPERATED_TASKS_MAX
+from taskdist.limits import DELAY_MAX_US, OPERATED_TASKS_MAX, REMOVED_BYTES_MAX
 from taskdist.wire import messages as wire
 from taskdist.wire.checking import Faults
 from taskdist.wire.codec import fields, make
@@ -59,6 +59,7 @@ def operation(
     place = _CURSOR.fullmatch(m.cursor)
     if m.cursor and not place:
         faults.add("cursor", m.cursor, "the next_cursor of the answer before, or nothing")
+    is_removed = isinstance(message, wire.PurgeRequest) and not m.count_only
     query = SelectFinished(
         states=known or (TaskState.DEAD,),
         user_tier=own.name("user_tier", selection.user_tier, optional=True),
@@ -69,6 +70,7 @@ def operation(
         finished_before_us=int(place[4]) if place else wall_us - age_us,
         limit=0 if m.count_only else OPERATED_TASKS_MAX,
         after=(int(place[1]), int(place[2]), int(place[3])) if place else None,
+        bytes_max=REMOVED_BYTES_MAX if is_removed else 0,
     )
     is_narrow = selection.task_ids or age_us or query.user_tier or query.kind or query.queue
     if not (is_narrow or selection.all):

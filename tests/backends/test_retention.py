@@ -97,7 +97,7 @@ async def test_p7_the_forgotten_go_in_small_steps_and_free_their_keys(
 async def test_p7_what_is_large_is_forgotten_in_smaller_steps(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timetable, "FORGOTTEN_BYTES_MAX", 1_000)
+    monkeypatch.setattr(timetable, "REMOVED_BYTES_MAX", 1_000)
     await rig.restart(retention_us=10 * SECOND_US)
     for size in (3_000, 400, 400, 400, 5_000, 100):
         await finished(rig, TaskState.CANCELLED, data=bytes(size))

@@ -25,8 +25,9 @@ def select(
     before_us: int = LAST_US,
     limit: int = 500,
     after: tuple[int, int, int] | None = None,
+    bytes_max: int = 0,
 ) -> SelectFinished:
-    return SelectFinished(tuple(states), user_tier, kind, queue, before_us, limit, after)
+    return SelectFinished(tuple(states), user_tier, kind, queue, before_us, limit, after, bytes_max)
 
 
 async def all_pages(rig: Rig, limit: int, states: Sequence[TaskState]) -> list[Selected]:
@@ -127,3 +128,18 @@ async def test_p6_a_bad_row_is_counted_and_not_in_the_way_of_the_others(kept: Ri
     assert (await kept.read(select(limit=0))).count == 3
     pages = await all_pages(kept, 1, (TaskState.DEAD,))
     assert [page.task_ids for page in pages if page.task_ids] == [(ids[0],), (ids[2],)]
+
+
+async def test_p7_a_page_of_what_is_to_be_removed_is_as_light_as_it_may_be(rig: Rig) -> None:
+    """Data and results count; what is too heavy by itself is a page by itself."""
+    ids = [await rig.submit(data=b"x" * size) for size in (600, 100, 300, 2_000, 10)]
+    for _ in ids:
+        await rig.apply(succeed(await rig.take(), result=b"y" * 200))
+    pages: list[tuple[str, ...]] = []
+    after: tuple[int, int, int] | None = None
+    while not pages or after:
+        page = await rig.read(select([TaskState.SUCCEEDED], after=after, bytes_max=1_100))
+        pages.append(page.task_ids)
+        after = page.next_after
+    assert [one for page in pages for one in page] == ids
+    assert list(map(len, pages)) == [2, 1, 1, 1]

@@ -8,7 +8,7 @@ import pytest
 from taskdist.client import Stub
 from taskdist.core.task import TaskState
 from taskdist.distributor import operations
-from taskdist.limits import OPERATED_TASKS_MAX, SECOND_US
+from taskdist.limits import MIB, OPERATED_TASKS_MAX, SECOND_US
 from taskdist.reports import Selection, Submission, Submitted
 from tests.distributor.story import submit, take
 from tests.support.clocks import NOON_US
@@ -74,3 +74,25 @@ async def test_there_may_be_nothing_to_count(client: Stub) -> None:
         selection = Selection(states=(state,), all=True)
         assert await client.purge(selection, count_only=True) == 0
         assert await client.redrive(selection, count_only=True) == 0
+
+
+async def test_p7_a_purge_of_heavy_tasks_is_many_light_commits(
+    client: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"x" * MIB
+    for _ in range(9):
+        await client.submit(user_tier="free", est_processing_time_s=1, data=data)
+    await cancel_ready(client)
+    asked: list[str] = []
+    call = client._call
+
+    async def counted(method: str, *said: Any, **more: Any) -> Any:
+        asked.append(method)
+        return await call(method, *said, **more)
+
+    monkeypatch.setattr(client, "_call", counted)
+    assert await client.purge(CANCELLED, count_only=True) == 9
+    assert asked == ["Purge"]
+    assert await client.purge(CANCELLED) == 9
+    assert asked == ["Purge"] * 4, "4 MiB at most in each of three"
+    assert [task async for task in client.list_tasks()] == []
