@@ -149,6 +149,11 @@ class TaskReport:
     progress: Progress | None = None
     """The newest that its agents told of."""
 
+    @property
+    def attempts_dropped(self) -> int:
+        """How many attempts came before the first that is kept. Only those of `get` tell."""
+        return self.attempts[0].attempt - 1 if self.attempts else 0
+
 
 @value
 class News:

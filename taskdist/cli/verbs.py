@@ -156,6 +156,7 @@ def print_task(task: TaskReport, *, json: bool) -> None:
                 "waits_because": task.waits_because or None,
                 "progress": output.progress_dict(task.progress) if task.progress else None,
                 "error": task.error or None,
+                "attempts_dropped": task.attempts_dropped,
                 "attempts": [output.attempt_dict(attempt) for attempt in task.attempts],
             }
             | (output.result_dict(task.result) if task.finished_at and task.result else {})
@@ -189,6 +190,10 @@ def _facts(task: TaskReport) -> list[tuple[str, str]]:
         ("failures", f"{task.retry_count} of {task.max_retries + 1} allowed"),
         ("backoff", output.pause(task.backoff) if task.backoff else ""),
         ("lost leases", str(task.lost_count)),
+        (
+            "not kept",
+            f"the first {task.attempts_dropped} attempts" if task.attempts_dropped else "",
+        ),
         ("run timeout", output.seconds(task.run_timeout_s) if task.run_timeout_s else ""),
         ("lease", output.seconds(task.lease_s) if task.lease_s else ""),
         ("submitted", task.submitted_at.isoformat()),

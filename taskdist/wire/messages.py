@@ -630,8 +630,8 @@ class GetTaskResponse(betterproto.Message):
 
     attempts: List["Attempt"] = betterproto.message_field(4)
     """
-    The ended attempts, oldest first; the newest 128 are kept. Long errors are cut so that the
-     message keeps its limit.
+    The ended attempts, oldest first; the newest 128 are kept, and the first one's number tells how
+     many came before. Long errors are cut so that the message keeps its limit.
     """
 
     progress: "TaskEntry" = betterproto.message_field(5)

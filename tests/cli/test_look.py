@@ -7,9 +7,10 @@ import uuid
 import pytest
 
 from taskdist.client import Stub
-from taskdist.reports import Work
+from taskdist.limits import ATTEMPTS_KEPT_MAX
+from taskdist.reports import Selection, Work
 from tests.cli.conftest import CommandLine, Terminal
-from tests.support.agents import agent_that, fails, succeeds
+from tests.support.agents import NAME, agent_that, fails, succeeds
 
 
 def submit(taskdist: CommandLine, queue: str, *flags: str) -> str:
@@ -142,6 +143,29 @@ def test_show_names_who_runs_it_and_since_when(taskdist: CommandLine, server: st
     told = json.loads(taskdist("show", task_id, "--json").out)
     assert told["agent_id"] == "played"
     assert told["submitted_at"] <= told["leased_at"] == facts(taskdist, task_id)["leased"]
+
+
+def test_p5_show_counts_the_attempts_that_are_not_kept(taskdist: CommandLine, server: str) -> None:
+    task_id = submit(taskdist, "unlucky", "--max-retries", "100")
+    assert "not kept" not in facts(taskdist, task_id)
+    with agent_that(fails_twice_as_often_as_may_be, server=server, queue="unlucky"):
+        pass
+    told = json.loads(taskdist("show", task_id, "--json").out)
+    assert told["attempts_dropped"] == 2 * 101 - ATTEMPTS_KEPT_MAX
+    assert told["attempts"][0]["attempt"] == told["attempts_dropped"] + 1
+    assert facts(taskdist, task_id)["not kept"] == f"the first {told['attempts_dropped']} attempts"
+
+
+async def fails_twice_as_often_as_may_be(client: Stub, work: Work) -> None:
+    """Until it is dead, and after a redrive again."""
+    for number in range(1, 2 * 101 + 1):
+        await fails("no luck")(client, work)
+        if number == 101:
+            assert await client.redrive(Selection(task_ids=(work.task_id,))) == 1
+        if number < 2 * 101:
+            again = await client.fetch(agent_id=NAME, queues=[work.queue])
+            assert again is not None
+            work = again
 
 
 async def nothing(client: Stub, work: Work) -> None:
