@@ -112,10 +112,14 @@ def require_place(path: Path, *, force: bool) -> None:
     """Makes sure that a backup may be written there.
 
     Raises:
-        SettingsError: it exists.
+        SettingsError: it exists, or cannot.
         StoreUnusable: a distributor holds it.
     """
-    if path.exists() and not force:
+    try:
+        is_there = path.exists()
+    except OSError as error:  # Its name is too long, or its folder is not to be looked into.
+        raise SettingsError(f"FILE: {path} cannot be written: {error.strerror}") from None
+    if is_there and not force:
         raise SettingsError(f"FILE: {path} exists; to replace it, add --force")
     refuse_place_in_use(path)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.main import get_group
 
 from taskdist import interpreter, logs
-from taskdist.cli import app, exits, main
+from taskdist.cli import app, exits, main, reloading
 from taskdist.cli.demo import acts
 from tests.support.examples import examples
 
@@ -103,6 +103,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Typed]:
     monkeypatch.setattr(interpreter, "run", lambda work, event_loop: work.close())
     monkeypatch.setattr(logs, "configure", lambda level: None)
     monkeypatch.setattr(acts, "perform", shown)
+    monkeypatch.setattr(reloading, "run", reloaded)
     with monkeypatch.context() as patch:
         yield Typed(patch)
 
@@ -110,6 +111,12 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Typed]:
 async def shown(speed: float) -> bool:
     """A demonstration that went well."""
     return speed > 0
+
+
+async def reloaded(arguments: list[str]) -> int:
+    """An agent that was begun anew until it ended well."""
+    assert "--reload" not in arguments
+    return exits.OK
 
 
 @settings(

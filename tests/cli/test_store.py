@@ -119,6 +119,9 @@ def test_nowhere_to_write_is_a_users_mistake(taskdist: CommandLine, tmp_path: Pa
     ended = taskdist("store", "backup", str(tmp_path / "no" / "where.db"))
     assert ended.code == 2
     assert "cannot be written: No such file or directory" in ended.lines[0]
+    ended = taskdist("store", "backup", "9" * 400)
+    assert (ended.code, len(ended.lines)) == (2, 1)
+    assert "cannot be written: File name too long" in ended.lines[0]
 
 
 @pytest.fixture
