@@ -161,7 +161,7 @@ def decode_task(row: tuple[Any, ...], lease: Lease | None = None) -> Task:
     rare = row[_RARE]
     try:
         if not (
-            sequence > 0
+            0 < sequence <= NUMBER_MAX
             and 0 <= submitted_at_us <= NUMBER_MAX
             and 0 <= enqueued_at_us <= NUMBER_MAX
             and 0 <= (finished_at_us or 0) <= NUMBER_MAX

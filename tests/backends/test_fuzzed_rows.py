@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from taskdist.backends.rows import NUMBER_MAX
 from taskdist.backends.schema import SCHEMA
 from taskdist.backends.store_copy import check_copy
 from taskdist.core import commands
@@ -295,6 +296,7 @@ async def look(rig: Rig, query: Any) -> None:
 @given(faults=st.lists(spoilt(), min_size=1, max_size=4))
 @example([Spoilt(("task", "queue"), 2, b"-")])  # Was taken for a name, and stopped the store.
 @example([Spoilt(("task", "sequence"), 4, 0)])  # Was never loaded, and a cancel stopped the store.
+@example([Spoilt(("task", "sequence"), 11, NUMBER_MAX + 1)])  # Likewise.
 @example([Spoilt(("task", "finished_at_us"), 1, 0)])  # Is forgotten at once.
 @example([Spoilt(("store", "served_us"), 1, -1)])  # Was refused at a start, and found sound.
 @example([Spoilt(("store", "tiers"), 1, b"\xff", as_text=True)])  # Was refused at each start.
