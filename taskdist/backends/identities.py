@@ -42,8 +42,9 @@ class Identities:
         self._is_any_gone = False
         self._absent: set[str] = set()
         """Of the ids that were looked for ahead, those that are not in the tables."""
-        self._newest = _newest(connection)
-        """No id between this and the horizon is in the tables, or unwritten."""
+        self._newest: str | None = None
+        """No id between this and the horizon is in the tables, or unwritten. None until it matters:
+        a damaged index must not keep a start from what can be read."""
 
     def by_id(self, task_id: str) -> Task | None:
         """The task of this id; its lease, if it has one, is with those that know the live ones."""
@@ -67,7 +68,10 @@ class Identities:
 
     def look_ahead(self, task_ids: Sequence[str]) -> None:
         """These are asked for next, one by one, and most are of no task."""
-        self._absent = {one for one in task_ids if self._newest < one < _HORIZON}
+        newest = self._newest
+        if newest is None:  # A batch begins: nothing new is unwritten.
+            newest = self._newest = _newest(self._connection)
+        self._absent = {one for one in task_ids if newest < one < _HORIZON}
         blobs = {id_blob(one): one for one in task_ids if one not in self._absent}
         for some in in_steps(tuple(blobs)):
             for (known,) in self._connection.execute(_KNOWN[len(some)], some):
@@ -95,7 +99,7 @@ class Identities:
             return
         self._unwritten[task.id] = task
         if change.before is None:
-            if self._newest < task.id < _HORIZON:
+            if self._newest is not None and self._newest < task.id < _HORIZON:
                 self._newest = task.id
             if task.idempotency_key is not None:
                 self._unwritten_keys[task.queue, task.idempotency_key] = task

@@ -75,8 +75,13 @@ def main() -> None:
             raise
         line, code = explained
         if line:
-            print(f"taskdist: {line}", file=sys.stderr)
+            print(f"taskdist: {_one_line(line)}", file=sys.stderr)
     sys.exit(_flushed(code))
+
+
+def _one_line(text: str) -> str:
+    """The text, with whatever in it would do something to a terminal spelt out."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _flushed(code: int) -> int:

@@ -73,6 +73,7 @@ def test_a_shell_can_complete_verbs_and_options(
         (["list", "--limit", "0"], "--limit"),
         (["show"], "Missing argument"),
         (["agent", "--slots", "0"], "--slots: allowed: at least 1"),
+        (["agent", "--handlers", "\r\x1b[2J"], "--handlers \\r\\x1b[2J: write MODULE:REGISTRY"),
         (["agent", "two words"], "NAME: 'two words' is not a name"),
         (["serve", "--store", "mysql:tasks"], "write sqlite:PATH or memory:"),
         (["list", "--server", "localhost"], "--server: 'localhost' is not HOST:PORT"),
