@@ -22,8 +22,8 @@ _KNOWN = {
 }
 
 _HORIZON = "04000000-0000-0000-0000-000000000000"
-"""The first id of the year 2109, if they begin with the time. Those behind it do not, and the
-newest one is not sought among them: after it no other would be new."""
+"""An id of May 2109, if it begins with the time. Those behind it do not, and the newest one is not
+sought among them: after it no other would be new."""
 
 
 class Identities:

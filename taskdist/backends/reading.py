@@ -28,6 +28,12 @@ from taskdist.limits import PAGE_ROWS_SCANNED_MAX
 
 A = TypeVar("A")
 
+_WEIGHT = (
+    "max(0, ifnull(CAST(data_bytes AS INTEGER), 0))"
+    " + ifnull((SELECT length(result) FROM result WHERE result.sequence = task.sequence), 0)"
+)
+"""The bytes of a task's data and result, whatever a damaged row says of them."""
+
 log = structlog.get_logger()
 
 
@@ -121,10 +127,9 @@ def _select(query: SelectFinished, connection: apsw.Connection) -> Selected:
     )
     start = (query.states[place], *after, query.finished_before_us)
     conditions, values = _same(query)
-    result_bytes = "(SELECT length(result) FROM result WHERE result.sequence = task.sequence)"
+    weight = f", {_WEIGHT}" if query.bytes_max else ""
     found: list[tuple[Any, ...]] = connection.execute(
-        "SELECT finished_at_us, sequence, id,"
-        f" CAST(data_bytes AS INTEGER) + ifnull({result_bytes}, 0)"
+        f"SELECT finished_at_us, sequence, ifnull(id, x''){weight}"
         f" FROM ({scanned}) AS task {_where(conditions)} ORDER BY finished_at_us, sequence LIMIT ?",
         (*start, *values, query.limit or PAGE_ROWS_SCANNED_MAX),
     ).fetchall()
@@ -137,7 +142,7 @@ def _select(query: SelectFinished, connection: apsw.Connection) -> Selected:
         last: Any = connection.execute(end, (*start, PAGE_ROWS_SCANNED_MAX - 1)).fetchone()
         next_after = (place, last[0], last[1]) if last else (place + 1, 0, 0)
     # One whose id is damaged cannot be named, and stays for people.
-    named = [id_ for _, _, id_, _ in page if len(id_) == rows.ID_BYTES] if query.limit else []
+    named = [row[2] for row in page if len(row[2]) == rows.ID_BYTES] if query.limit else []
     ids = tuple(map(rows.id_text, named))
     return Selected(ids, len(page), next_after if next_after[0] < len(query.states) else None)
 

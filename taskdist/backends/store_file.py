@@ -196,6 +196,7 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
         _prepare(connection, path, policy, tiers)
     except BaseException as error:
         has_failed = connection.system_errno == errno.EIO
+        is_full = is_for_want_of_room(error, connection)
         close_without_writing(connection)
         if isinstance(error, apsw.CantOpenError) and has_failed:
             raise StoreFailed(f"the store {path} cannot be read: disk I/O error") from error
@@ -203,7 +204,7 @@ def open_writer(path: Path | None, policy: str, tiers: str) -> apsw.Connection:
             raise StoreUnusable(f"the store {path} is not a taskdist store: not SQLite") from None
         if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
             raise StoreUnusable(f"the store {path} cannot be written: {error}") from None
-        if is_for_want_of_room(error, connection):
+        if is_full:
             raise StoreHasNoRoom(f"the store {path} cannot be used: its disk is full") from None
         if isinstance(error, apsw.BusyError):
             raise StoreUnusable(f"the store {path} is in use by another program") from None

@@ -190,10 +190,7 @@ def _facts(task: TaskReport) -> list[tuple[str, str]]:
         ("failures", f"{task.retry_count} of {task.max_retries + 1} allowed"),
         ("backoff", output.pause(task.backoff) if task.backoff else ""),
         ("lost leases", str(task.lost_count)),
-        (
-            "not kept",
-            f"the first {task.attempts_dropped} attempts" if task.attempts_dropped else "",
-        ),
+        ("attempts not kept", str(task.attempts_dropped) if task.attempts_dropped else ""),
         ("run timeout", output.seconds(task.run_timeout_s) if task.run_timeout_s else ""),
         ("lease", output.seconds(task.lease_s) if task.lease_s else ""),
         ("submitted", task.submitted_at.isoformat()),

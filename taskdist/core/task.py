@@ -140,7 +140,7 @@ def _validated(cls: type[T]) -> type[T]:
     # Strict: a value that only looks like one of the field's type, such as a blob of digits in a
     # damaged row, is refused here; taken, it would be refused by the store when it is next written.
     config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
-    return cast(type[T], dataclass(config=config, kw_only=True)(cls))
+    return cast(type[T], dataclass(config=config, kw_only=True, unsafe_hash=True)(cls))
 
 
 @_validated

@@ -269,7 +269,9 @@ async def serve(rig: Rig) -> None:
         await ask(rig, commands.Redrive(task.id))
         await ask(rig, submit(task_id=task.id))
     await ask(rig, submit("paid", 2, idempotency_key="k"))
-    await look(rig, SelectFinished(tuple(TaskState), "", "", "", 1 << 60, 100, None))
+    for bytes_max in (0, 1_000):
+        every = SelectFinished(tuple(TaskState), "", "", "", 1 << 60, 100, None, bytes_max)
+        await look(rig, every)
     await rig.apply(commands.Heartbeat("agent-1", ()))
     await rig.pass_s(100, tick_us=10_000_000)
     for task in listed:
@@ -298,6 +300,8 @@ async def look(rig: Rig, query: Any) -> None:
 @example([Spoilt(("task", "sequence"), 4, 0)])  # Was never loaded, and a cancel stopped the store.
 @example([Spoilt(("task", "sequence"), 11, NUMBER_MAX + 1)])  # Likewise.
 @example([Spoilt(("task", "finished_at_us"), 1, 0)])  # Is forgotten at once.
+@example([Spoilt(("task", "data_bytes"), 1, None)])  # Was not to be weighed.
+@example([Spoilt(("task", "id"), 1, None)])  # Was not to be named, and had a page fail.
 @example([Spoilt(("store", "served_us"), 1, -1)])  # Was refused at a start, and found sound.
 @example([Spoilt(("store", "tiers"), 1, b"\xff", as_text=True)])  # Was refused at each start.
 def test_p6_any_value_in_any_column(filled: Path, faults: list[Spoilt]) -> None:

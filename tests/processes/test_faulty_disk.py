@@ -236,6 +236,27 @@ async def test_p6_a_start_on_a_disk_that_fails(
         assert [(await taken(client)).task_id for _ in ids] == ids
 
 
+@pytest.mark.parametrize(
+    ("found", "code", "says"),
+    [
+        ([WRITE], STORE_FAILED, "I/O error"),
+        (["full=0"], 2, "its disk is full"),
+        (["full=0", QUOTA], 2, "its disk is full"),
+    ],
+    ids=["write", "full", "quota"],
+)
+async def test_p6_a_first_start_that_cannot_write_its_store(
+    processes: Processes, faults: Faults, found: list[str], code: int, says: str
+) -> None:
+    faults.set(*found)
+    failed = processes.spawn("serve", "--listen", "127.0.0.1:0", "--store", processes.store())
+    assert failed.wait_end() == code, str(failed)
+    assert says in one_line(failed)
+    faults.set()
+    async with Stub(processes.serve().address) as client:
+        await submit(client)
+
+
 async def test_p6_a_directory_made_read_only_while_it_serves_is_no_trouble(
     processes: Processes, faults: Faults
 ) -> None:
